@@ -1,18 +1,18 @@
 """Refusals of the outside worlds: hubs, plans and runs. The shared base and the store's own are in `registry.errors`.
 
-    HubError
-    ├── LoginRequired, TokenRejected, EarlyAccess, NoAccess, DownloadsDisabled, RegionBlocked, PolicyForbids   3
-    ├── Archived, TakenDown                                                                      4
-    ├── HubUnavailable, BlockedByEdge                                                            5
-    ├── RateLimited                                                                              6
-    └── Offline                                                                                  10
-    PlanError                                                                                    2
-    ├── NoParameters        the picture does not say how it was made
-    ├── UnknownSampler      neither a sampler we know nor a named deviation
-    └── MissingResource     what it used is neither here nor on the hub                          4
-    RunError                                                                                     1
-    BelowSimilarity                                                                              11
-    PartialBatch                                                                                 12
+HubError
+├── LoginRequired, TokenRejected, EarlyAccess, NoAccess, DownloadsDisabled, RegionBlocked, PolicyForbids   3
+├── Archived, TakenDown                                                                      4
+├── HubUnavailable, BlockedByEdge                                                            5
+├── RateLimited                                                                              6
+└── Offline                                                                                  10
+PlanError                                                                                    2
+├── NoParameters        the picture does not say how it was made
+├── UnknownSampler      neither a sampler we know nor a named deviation
+└── MissingResource     what it used is neither here nor on the hub                          4
+RunError                                                                                     1
+BelowSimilarity                                                                              11
+PartialBatch                                                                                 12
 """
 
 from __future__ import annotations

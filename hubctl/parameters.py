@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 ResourceKind = str
-"""checkpoint · lora · lycoris · embedding · vae · hypernetwork · upscaler · controlnet · text_encoder · unet · refiner · other"""
+"""checkpoint · lora · lycoris · embedding · vae · hypernetwork · upscaler · controlnet · unet · refiner · other"""
 
 Rng = Literal["gpu", "cpu", "nv"]
 
