@@ -42,11 +42,8 @@ class Wire(BaseModel):
         if isinstance(data, dict):
             for name, info in cls.model_fields.items():
                 alias = info.alias or name
-                given, kept = data.get(alias), getattr(parsed, name)
-                if given is not None and (
-                    kept is None or (isinstance(kept, list | dict) and len(kept) != _length(given))
-                ):
-                    parsed._odd[alias] = given
+                if alias in data and _replaced(data[alias], getattr(parsed, name)):
+                    parsed._odd[alias] = data[alias]  # noqa: SLF001 - our own instance
         return parsed
 
     @model_serializer(mode="wrap")
