@@ -1,0 +1,5 @@
+"""python -m hubctl"""
+
+from hubctl.cli import main
+
+main()
