@@ -23,7 +23,9 @@ def _settings(key: tuple[tuple[str, object], ...]) -> Settings:
 def settings() -> Settings:
     """Defaults, file, environment and this command line's flags, joined."""
     if _flags.CURRENT.verbose and not logging.getLogger().handlers:
-        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(relativeCreated)6.0f %(name)s: %(message)s")
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.DEBUG, format="%(relativeCreated)6.0f %(name)s: %(message)s"
+        )
         for noisy in ("httpcore", "hpack", "PIL", "urllib3", "filelock"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
     return _settings(tuple(sorted(_flags.CURRENT.given.items())))
