@@ -1,0 +1,70 @@
+"""Connections to `index.db`: WAL, foreign keys, a patient busy handler; writers begin immediately.
+
+Default transactions of Python's sqlite3 start as readers: four processes doing read-modify-write lose most of their
+updates without an error. `BEGIN IMMEDIATE` is what prevents it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.errors import Busy, NoPermission, NotFound, VerificationFailed
+from registry.migrations import migrate, pending
+
+WAIT_MS = 30_000
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open (and where needed make or migrate) the index. Raises NoPermission, TooNew, NotFound, VerificationFailed."""
+    if read_only and not path.exists():
+        raise NotFound(f"there is no library in {path.parent}", hint="it is made with the first `hubctl install`")
+    try:
+        uri = f"file:{path}?mode=ro" if read_only else f"file:{path}?mode=rwc"
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT_MS / 1000
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA busy_timeout={WAIT_MS}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            migrate(connection, path)
+        elif pending(connection):
+            connection.close()
+            connect(path).close()  # a reader may bring an older index up to date, where it may write
+            return connect(path, read_only=True)
+    except sqlite3.OperationalError as error:
+        raise _named(error, path) from None
+    except sqlite3.DatabaseError as error:
+        raise VerificationFailed(
+            f"the index {path} is damaged: {error}",
+            hint="move it away; `hubctl reindex` makes it anew from the manifests",
+        ) from None
+    return connection
+
+
+def _named(error: sqlite3.OperationalError, path: Path) -> Exception:
+    text = str(error)
+    if "readonly" in text or "unable to open" in text:
+        return NoPermission(
+            f"the index {path} cannot be opened for writing", hint="check who owns the folder, or use --home"
+        )
+    if "locked" in text:
+        return Busy(f"the index {path} is in use by another process", hint="wait a moment and try again")
+    return VerificationFailed(f"the index {path} cannot be used: {text}", hint="`hubctl reindex` makes it anew")
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One write transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
