@@ -1,16 +1,16 @@
 """What a person typed → what it refers to. Pure but for one question: does a file of that name exist?
 
-    4201                                          AmbiguousId       a model or a version: the hub is asked for both
-    4201@130072                                   ModelVersionRef
-    version:130072   image:9173928   model:4201   VersionRef, ImageRef, ModelRef
-    https://civitai.com/models/4201/slug          ModelRef          any host of the family, `www.` and `api.` too
-    …/models/4201?modelVersionId=130072           ModelVersionRef
-    …/api/download/models/130072?fileId=7         VersionRef(130072, file_id=7)
-    …/images/9173928                              ImageRef
-    urn:air:sd1:lora:civitai:4201@130072          AirRef
-    0xABCDEF1234                                  HashRef           8, 10, 12 or 64 hex digits
-    ./picture.png                                 PathRef           when it exists, or is clearly written as a path
-    more details                                  NameRef
+4201                                          AmbiguousId       a model or a version: the hub is asked for both
+4201@130072                                   ModelVersionRef
+version:130072   image:9173928   model:4201   VersionRef, ImageRef, ModelRef
+https://civitai.com/models/4201/slug          ModelRef          any host of the family, `www.` and `api.` too
+…/models/4201?modelVersionId=130072           ModelVersionRef
+…/api/download/models/130072?fileId=7         VersionRef(130072, file_id=7)
+…/images/9173928                              ImageRef
+urn:air:sd1:lora:civitai:4201@130072          AirRef
+0xABCDEF1234                                  HashRef           8, 10, 12 or 64 hex digits
+./picture.png                                 PathRef           when it exists, or is clearly written as a path
+more details                                  NameRef
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _prefixed(text: str) -> Ref | None:
     if kind == "model" and "@" in value:
         return _numbers(value)
     number = _id(value)
-    return {"model": ModelRef, "version": VersionRef, "image": ImageRef}[kind](number)
+    return ModelRef(number) if kind == "model" else VersionRef(number) if kind == "version" else ImageRef(number)
 
 
 def _numbers(text: str) -> Ref | None:

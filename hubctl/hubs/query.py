@@ -5,8 +5,8 @@
     base_model("sd1.5")      "SD 1.5"
     sort_name("downloads")   "Most Downloaded"
 
-Vocabularies are those of `/enums` in summer 2026. They grow without notice, so a base model nobody knows passes as typed
-when it is written with care (a capital letter and a digit); types, sorts and periods are checked by the hub itself.
+Vocabularies are those of `/enums` in summer 2026. They grow without notice, so an unknown base model passes as typed
+when it is written with care (a capital letter and a digit).
 """
 
 from __future__ import annotations
