@@ -91,9 +91,9 @@ def parse(source: Embedded | str | Mapping[str, Any]) -> GenerationParameters:
 
 def from_meta(meta: Mapping[str, Any] | None, *, source: str = "api:meta") -> GenerationParameters:
     """Parameters of the hub's `meta` in any of its nestings. Raises NoParameters when it holds none."""
-    from hubctl.infotext import civitai
+    from hubctl.infotext.civitai import from_meta as read_meta
 
-    return civitai.from_meta(meta, source=source)
+    return read_meta(meta, source=source)
 
 
 def __getattr__(name: str) -> Any:

@@ -92,9 +92,9 @@ class _Collector:
         if sentence not in self.warnings and len(self.warnings) < 20:
             self.warnings.append(sentence)
 
-    def result(self, format: str) -> Embedded:
+    def result(self, kind: str) -> Embedded:
         return Embedded(
-            format=format,
+            format=kind,
             texts=MappingProxyType(self.texts),
             width=self.width,
             height=self.height,
@@ -146,22 +146,22 @@ def _read(file: BinaryIO, name: str) -> Embedded:
     found = _Collector()
     if head.startswith(_PNG):
         _read_png(file, found)
-        format = "png"
+        kind = "png"
     elif head.startswith(b"\xff\xd8"):
         _read_jpeg(file, found)
-        format = "jpeg"
+        kind = "jpeg"
     elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         _read_webp(file, found)
-        format = "webp"
+        kind = "webp"
     elif head[:6] in (b"GIF87a", b"GIF89a"):
         _read_gif(file, found)
-        format = "gif"
+        kind = "gif"
     elif head[4:8] == b"ftyp":
-        format = _iso_media_format(head, name)
+        kind = _iso_media_format(head, name)
         _read_heif(file, found)
     else:
         return _read_text(file, head, name)
-    embedded = found.result(format)
+    embedded = found.result(kind)
     if not _says_something(embedded) and embedded.has_alpha:
         hidden = _read_stealth(file, embedded)
         if hidden:
@@ -220,7 +220,7 @@ def _looks_like_text(data: bytes) -> bool:
 
 
 def decode_text(data: bytes) -> str:
-    """Bytes to text by what they look like: byte-order mark, then the pattern of zero bytes, then UTF-8, then Latin-1."""
+    """Bytes to text by what they look like: byte-order mark, pattern of zero bytes, UTF-8, and at last Latin-1."""
     if data.startswith(b"\xef\xbb\xbf"):
         return data[3:].decode("utf-8", "replace")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -324,7 +324,7 @@ def _png_chunk(kind: bytes, data: bytes, found: _Collector) -> None:
 
 
 def _png_text(kind: bytes, rest: bytes, found: _Collector) -> bytes:
-    """The text's bytes: tEXt as is, zTXt after one method byte, iTXt after flag, method, language and translated key."""
+    """The text's bytes: tEXt as is, zTXt after a method byte, iTXt after flag, method, language, translated key."""
     if kind == b"tEXt":
         return rest
     if kind == b"zTXt":
@@ -622,7 +622,8 @@ def _read_exif(data: bytes, found: _Collector) -> None:
     if data[:2] not in (b"II", b"MM") or len(data) < 8:
         return
     order = ">" if data[:2] == b"MM" else "<"
-    waiting, seen = [struct.unpack(order + "I", data[4:8])[0]], set()
+    waiting: list[int] = [struct.unpack(order + "I", data[4:8])[0]]
+    seen: set[int] = set()
     while waiting and len(seen) < 8:
         offset = waiting.pop()
         if offset in seen or offset + 2 > len(data):

@@ -1,0 +1,667 @@
+"""A1111 infotext and its descendants (Forge, reForge, SD.Next, Civitai, ComfyUI's saver nodes …), in and out.
+
+    <prompt, any number of lines>
+    Negative prompt: <negative prompt, any number of lines>
+    Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, Size: 512x768, Lora hashes: "a: 1f…"
+
+The settings line is the last line that begins with `Steps: <digit>`, or else the last with at least three pairs among
+which is a key every program writes. A value is a JSON string (written when it holds a comma, colon or line break), a
+JSON object or list (Civitai, saver nodes), or runs to the next comma. Every setting stays in `raw` in the order
+written, so `write(parse(text)) == text` for text as A1111 writes it. All scanning is linear in the text's length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from hubctl.errors import NoParameters
+from hubctl.infotext import _values as v
+from hubctl.infotext.embedded import Embedded
+from hubctl.parameters import (
+    SAMPLERS,
+    SCHEDULES,
+    GenerationParameters,
+    Generator,
+    Hires,
+    Refiner,
+    ResourceRef,
+    sampler_label,
+    sampler_name,
+    schedule_label,
+    schedule_name,
+)
+
+MAX_CHARS = 4 * 1024 * 1024
+MAX_SETTINGS = 2000
+NEGATIVE = "Negative prompt:"
+
+_STEPS = re.compile(r"[ \t]*Steps:[ \t]*\d")
+_JAMMED = re.compile(r"[,.][ \t]*(?=Negative prompt:|Steps:[ \t]*\d)", re.IGNORECASE)
+_LABEL = re.compile(r"[ \t]*parameters[ \t]*:[ \t]*", re.IGNORECASE)
+_COMMON = ("steps", "sampler", "seed", "cfg scale", "size", "model hash", "model")
+_TEMPLATES = ("Template:", "Negative Template:")
+_TEXTS = (
+    "parameters", "exif:UserComment", "stealth", "text", "xmp:parameters", "xmp:UserComment", "comment",
+    "exif:ImageDescription", "exif:XPComment", "xmp:description", "Comment", "Description", "sidecar",
+)  # fmt: skip
+
+
+def can_parse(embedded: Embedded) -> bool:
+    return infotext_of(embedded) is not None
+
+
+def infotext_of(embedded: Embedded) -> str | None:
+    """The first text that has a settings line."""
+    names = (*_TEXTS, *(name for name in embedded.texts if name not in _TEXTS))
+    for name in names:
+        text = embedded.texts.get(name)
+        if text is not None and is_infotext(text):
+            return text
+    return None
+
+
+def is_infotext(text: str) -> bool:
+    if len(text) > MAX_CHARS or text.lstrip("﻿ \r\n\t")[:1] in ("{", "[") or ":" not in text:
+        return False
+    return _settings_line(_normalise(text).split("\n")) is not None
+
+
+def parse(source: Embedded | str) -> GenerationParameters:
+    """Infotext → parameters. Raises NoParameters when there is no settings line."""
+    embedded = source if isinstance(source, Embedded) else None
+    text = infotext_of(source) if isinstance(source, Embedded) else source[:MAX_CHARS]
+    if text is None or (lines := _normalise(text).split("\n")) is None or (at := _settings_line(lines)) is None:
+        raise NoParameters("This text has no settings line (`Steps: …`).")
+    line, after = _joined_settings(lines, at)
+    prompt, negative, before = _prompts(lines[:at])
+    settings: dict[str, Any] = dict(before)
+    settings.update(read_settings(line))
+    settings.update(_templates(after)[1])
+    return from_settings(prompt, negative, settings, embedded=embedded)
+
+
+# --- reading: lines ---------------------------------------------------------------------------------------------------
+
+
+def _normalise(text: str) -> str:
+    """One kind of line break; a label that print-outs put in front is cut, and one-line print-outs are broken up."""
+    text = text.strip("\0﻿").replace("\r\n", "\n").replace("\r", "\n")
+    label = _LABEL.match(text)
+    if label:
+        text = text[label.end() :]
+    if any(_STEPS.match(line) for line in text.split("\n")):
+        return text
+    pieces = _JAMMED.split(text)
+    if len(pieces) == 1:
+        return text
+    return "\n".join([piece.rstrip(" \t,.") for piece in pieces[:-1]] + pieces[-1:])
+
+
+def _settings_line(lines: list[str]) -> int | None:
+    for index in range(len(lines) - 1, -1, -1):
+        if _STEPS.match(lines[index]):
+            return index
+    for index in range(len(lines) - 1, max(-1, len(lines) - 200), -1):
+        line = lines[index]
+        if line.count(":") < 3 or line.lstrip().startswith(NEGATIVE):
+            continue
+        keys = {key.lower() for key, value in read_settings(line).items() if value != key}
+        if len(keys) >= 3 and sum(key in keys for key in _COMMON) >= 2:
+            return index
+    return None
+
+
+def _joined_settings(lines: list[str], at: int) -> tuple[str, list[str]]:
+    """The settings, with the following lines when a quoted value runs over a line break, and what stands after them."""
+    end = at + 1
+    while end < len(lines) and end - at < 500 and _opens_quote(lines[at:end]):
+        end += 1
+    if end - at > 1 and _opens_quote(lines[at:end]):
+        end = at + 1
+    return "\n".join(lines[at:end]).strip(" \t"), lines[end:]
+
+
+def _opens_quote(lines: list[str]) -> bool:
+    line = lines[-1].replace("\\\\", "").replace('\\"', "")
+    return (line.count('"') % 2 == 1) if len(lines) == 1 else line.count('"') % 2 == 0
+
+
+def _prompts(lines: list[str]) -> tuple[str, str, dict[str, str]]:
+    """(prompt, negative prompt, template lines) of the lines before the settings."""
+    lines, templates = _templates(lines)
+    for index, line in enumerate(lines):
+        if line.lstrip(" \t").startswith(NEGATIVE):
+            first = line.lstrip(" \t")[len(NEGATIVE) :].removeprefix(" ")
+            return _joined(lines[:index]), _joined([first, *lines[index + 1 :]]), templates
+    return _joined(lines), "", templates
+
+
+def _joined(lines: list[str]) -> str:
+    return "\n".join(lines).strip("\n")
+
+
+def _templates(lines: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Dynamic prompts' and SD.Next's `Template:` blocks, which repeat the prompt before its wildcards were filled in."""
+    kept: list[str] = []
+    templates: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in lines:
+        bare = line.lstrip(" \t")
+        name = next((name for name in _TEMPLATES if bare.startswith(name)), None)
+        if name is not None:
+            current = templates.setdefault(name[:-1], [])
+            current.append(bare[len(name) :].removeprefix(" "))
+        elif current is not None and not bare.startswith(NEGATIVE):
+            current.append(line)
+        else:
+            current = None
+            kept.append(line)
+    return kept, {name: _joined(value) for name, value in templates.items()}
+
+
+# --- reading: settings ------------------------------------------------------------------------------------------------
+
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def read_settings(line: str) -> dict[str, Any]:
+    """`key: value, …` → dict in order. Values are strings, or objects and lists where JSON was written bare."""
+    settings: dict[str, Any] = {}
+    position, bad_json = 0, 0
+    while position < len(line) and len(settings) < MAX_SETTINGS:
+        colon, comma = line.find(":", position), line.find(",", position)
+        if colon < 0 or 0 <= comma < colon:  # a word without a value: written when key and value are equal
+            end = comma if comma >= 0 else len(line)
+            word = line[position:end].strip()
+            if word:
+                settings.setdefault(word, word)
+            position = end + 1
+            continue
+        key = line[position:colon].strip()
+        start = colon + 1
+        while start < len(line) and line[start] in " \t":
+            start += 1
+        value: Any = None
+        end = -1
+        if line[start : start + 1] in ('"', "{", "[") and bad_json < 20:
+            value, end = _json_value(line, start)
+            bad_json += end < 0
+        if end < 0:
+            end = line.find(",", start)
+            end = len(line) if end < 0 else end
+            value = line[start:end].strip()
+        if key:
+            settings[key] = value
+        position = end + 1
+    return settings
+
+
+def _json_value(line: str, start: int) -> tuple[Any, int]:
+    """A JSON value and the offset of the comma after it; (None, -1) when it is none or other text follows it."""
+    try:
+        value, end = _DECODER.raw_decode(line, start)
+    except (ValueError, RecursionError):
+        return None, -1
+    while end < len(line) and line[end] in " \t\n":
+        end += 1
+    return (value, end) if end == len(line) or line[end] == "," else (None, -1)
+
+
+def pairs(value: Any) -> dict[str, str]:
+    """`name: hash, other: hash` (A1111's quoted lists) or a JSON object → dict of strings."""
+    if isinstance(value, Mapping):
+        return {str(name): text for name, text in value.items() if isinstance(text, str)}
+    if not isinstance(value, str):
+        return {}
+    found: dict[str, str] = {}
+    for item in value.split(","):
+        name, colon, text = item.rpartition(":")
+        if colon and name.strip():
+            found[name.strip()] = text.strip()
+    return found
+
+
+class _Settings:
+    """Look-ups that do not mind the case of a key ("CFG Scale")."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.raw = settings
+        self._by_lower = {key.lower(): value for key, value in reversed(list(settings.items()))}
+
+    def get(self, *keys: str) -> Any:
+        return next((self._by_lower[key] for key in keys if key in self._by_lower), None)
+
+    def text(self, *keys: str) -> str | None:
+        return v.to_text(self.get(*keys))
+
+    def int(self, *keys: str) -> int | None:
+        return v.to_int(self.get(*keys))
+
+    def float(self, *keys: str) -> float | None:
+        return v.to_float(self.get(*keys))
+
+    def numbered(self, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], Any]]:
+        for key, value in self.raw.items():
+            match = pattern.match(key)
+            if match:
+                yield match, value
+
+
+def from_settings(
+    prompt: str, negative: str, settings: Mapping[str, Any], *, embedded: Embedded | None = None
+) -> GenerationParameters:
+    """Parameters of prompts and a settings line already split. `settings` becomes `raw`."""
+    known = _Settings(settings)
+    width, height = v.size(known.get("size"))
+    if width is None:
+        width, height = v.positive(known.int("width")), v.positive(known.int("height"))
+    hires = _hires(known)
+    first = v.size(known.get("first pass size"))
+    if first[0] and first[1]:  # before January 2023: Size was the final size
+        hires = Hires(width=width, height=height, denoise=known.float("denoising strength"))
+        width, height = first
+    hashes = _hash_settings(known)
+    values: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "steps": v.positive(known.int("steps")),
+        **v.sampler_fields(known.get("sampler"), known.get("schedule type")),
+        "cfg_scale": known.float("cfg scale"),
+        "distilled_cfg": known.float("distilled cfg scale"),
+        "seed": known.int("seed"),
+        "width": v.positive(width),
+        "height": v.positive(height),
+        "clip_skip": v.positive(known.int("clip skip")),
+        "denoise": known.float("denoising strength", "denoise"),
+        "hires": hires,
+        "refiner": _refiner(known),
+        "subseed": known.int("variation seed"),
+        "subseed_strength": known.float("variation seed strength"),
+        "ensd": known.int("ensd"),
+        "eta": known.float("eta"),
+        "rng": _rng(known.text("rng")),
+        "resources": v.merge_resources(_resources(known, prompt, hashes)),
+    }
+    said = {name for name, value in values.items() if value not in (None, "", ())}
+    return GenerationParameters(
+        **values,
+        generator=_generator(known, values["sampler_label"], embedded),
+        raw=MappingProxyType(dict(settings)),
+        sources=MappingProxyType({name: "infotext" for name in (*sorted(said), "raw")}),
+        warnings=v.hash_warning(hashes),
+    )
+
+
+def _rng(text: str | None) -> str | None:
+    """A1111 writes CPU and NV; GPU is its default and never written."""
+    lower = (text or "").lower()
+    return lower if lower in ("cpu", "nv", "gpu") else None
+
+
+def _hires(known: _Settings) -> Hires | None:
+    resize = v.size(known.get("hires resize", "hires size"))
+    sampler, joined = sampler_name(known.text("hires sampler"))
+    checkpoint = known.text("hires checkpoint")
+    hires = Hires(
+        upscale=known.float("hires upscale", "hires scale"),
+        width=resize[0],
+        height=resize[1],
+        steps=v.positive(known.int("hires steps")),
+        upscaler=known.text("hires upscaler"),
+        denoise=known.float("hires strength"),
+        sampler=sampler,
+        schedule=schedule_name(known.text("hires schedule type")) or joined,
+        prompt=known.text("hires prompt"),
+        negative_prompt=known.text("hires negative prompt"),
+        cfg_scale=known.float("hires cfg scale"),
+        checkpoint=None if checkpoint in ("Use same checkpoint", None) else checkpoint,
+    )
+    if hires == Hires(denoise=hires.denoise, cfg_scale=hires.cfg_scale):
+        return None  # nothing says that there was a second pass
+    denoise = hires.denoise if hires.denoise is not None else known.float("denoising strength")
+    return Hires(**{**hires.to_json(), "denoise": denoise})
+
+
+_NAME_AND_HASH = re.compile(r"(.{1,512}?)\s?[\[(]([0-9a-fA-F]{6,64})[\])]\Z", re.DOTALL)
+
+
+def _name_and_hash(text: str | None) -> tuple[str | None, str | None]:
+    """("sd_xl_refiner_1.0", "7440042bbd") of "sd_xl_refiner_1.0 [7440042bbd]"."""
+    match = _NAME_AND_HASH.match(text[:600]) if text else None
+    return (v.stem(match[1]), v.file_hash(match[2])) if match else (v.stem(text), None)
+
+
+def _refiner(known: _Settings) -> Refiner | None:
+    name, found = _name_and_hash(known.text("refiner"))
+    if name is None or name == "None":
+        return None
+    return Refiner(
+        checkpoint=name,
+        hash=found or v.file_hash(known.get("refiner hash")),
+        switch_at=known.float("refiner switch at"),
+    )
+
+
+# --- reading: resources -----------------------------------------------------------------------------------------------
+
+TAG = re.compile(r"<(lora|lyco|hypernet):([^:<>]{1,512})(?::([^<>]{0,256}))?>")
+_LORA_KEY = re.compile(r"Lora_(\d{1,3}) Model name\Z")
+_ADDNET_KEY = re.compile(r"AddNet Model (\d{1,2})\Z")
+_MODULE_KEY = re.compile(r"Module \d{1,2}\Z")
+_CONTROLNET_KEY = re.compile(r"ControlNet(?: \d{1,2})?\Z")
+_HASHES_KINDS = {"lora": "lora", "lyco": "lycoris", "embed": "embedding", "hypernet": "hypernetwork"}
+
+
+def prompt_resources(prompt: str) -> Iterator[ResourceRef]:
+    """LoRAs and hypernetworks named by tags: `<lora:name:te:unet>`, `<lora:name:0.8>`, `<lora:name:te=0:unet=1>`."""
+    for match in TAG.finditer(prompt):
+        kind = {"lora": "lora", "lyco": "lycoris", "hypernet": "hypernetwork"}[match[1]]
+        weight, weight_te = _tag_weights((match[3] or "").split(":"))
+        yield ResourceRef(kind=kind, name=match[2].strip(), weight=weight, weight_te=weight_te)
+
+
+def _tag_weights(arguments: list[str]) -> tuple[float | None, float | None]:
+    """(UNet weight, text-encoder weight when it differs in being given apart); 1.0 when a tag gives none."""
+    positional = [v.to_float(argument) for argument in arguments if "=" not in argument]
+    named = {key.strip(): v.to_float(value) for key, _, value in (item.partition("=") for item in arguments)}
+    te = named.get("te", positional[0] if positional else None)
+    unet = named.get("unet", positional[1] if len(positional) > 1 else None)
+    if unet is None:
+        return (te if te is not None else 1.0), None
+    return unet, te
+
+
+def _hash_settings(known: _Settings) -> dict[str, str]:
+    """Every hash by what it belongs to: "model", "vae", "lora:NAME", "embed:NAME"."""
+    hashes = {name: str(known.get(f"{name} hash")) for name in ("model", "vae") if known.get(f"{name} hash")}
+    hashes |= {f"lora:{name}": text for name, text in pairs(known.get("lora hashes")).items()}
+    hashes |= {f"embed:{name}": text for name, text in pairs(known.get("ti hashes")).items()}
+    block = known.get("hashes")
+    for name, text in (pairs(block) if isinstance(block, Mapping) else {}).items():
+        hashes.setdefault(name, text)
+    return hashes
+
+
+def _resources(known: _Settings, prompt: str, hashes: Mapping[str, str]) -> Iterator[ResourceRef]:
+    model = known.text("model")
+    if model is not None or "model" in hashes:
+        yield _model(model, hashes.get("model"))
+    vae = known.text("vae")
+    if vae not in (None, "None", "Automatic", "Default (model)", "none"):
+        yield ResourceRef(kind="vae", name=v.stem(vae), hash=v.file_hash(hashes.get("vae")))
+    for tag in prompt_resources(prompt):
+        yield ResourceRef(**{**tag.to_json(), "hash": v.file_hash(hashes.get(f"lora:{tag.name}"))})
+    for match, name in known.numbered(_LORA_KEY):
+        yield _numbered_lora(known, match[1], name)
+    for name, text in hashes.items():
+        word, _, file = name.partition(":")
+        if file and word in _HASHES_KINDS:
+            yield ResourceRef(kind=_HASHES_KINDS[word], name=v.stem(file), hash=v.file_hash(text))
+    for name in (known.text("ti") or "").split(","):
+        if name.strip():
+            yield ResourceRef(kind="embedding", name=name.strip())
+    yield from _old_and_other_resources(known)
+    resources = known.get("civitai resources")
+    yield from civitai_resources(resources if isinstance(resources, list) else [])
+
+
+def _model(name: str | None, text: str | None) -> ResourceRef:
+    air = v.air_resource(name) if name else None
+    if air is not None:
+        return air
+    return ResourceRef(kind="checkpoint", name=v.stem(name), hash=v.file_hash(text))
+
+
+def _numbered_lora(known: _Settings, number: str, name: Any) -> ResourceRef:
+    """`Lora_0 Model name: …` of ComfyUI's saver nodes."""
+    return ResourceRef(
+        kind="lora",
+        name=v.stem(name),
+        weight=known.float(f"lora_{number} strength model"),
+        weight_te=known.float(f"lora_{number} strength clip"),
+        hash=v.file_hash(known.get(f"lora_{number} model hash")),
+    )
+
+
+def _old_and_other_resources(known: _Settings) -> Iterator[ResourceRef]:
+    """Hypernet keys, the additional-networks extension, Forge's modules and ControlNet units."""
+    hypernet = known.text("hypernet")
+    if hypernet:
+        name, found = _name_and_hash(hypernet)
+        yield ResourceRef(kind="hypernetwork", name=name, hash=found, weight=known.float("hypernet strength"))
+    for match, text in known.numbered(_ADDNET_KEY):
+        name, found = _name_and_hash(v.to_text(text))
+        if name and name != "None":
+            weight = known.float(f"addnet weight a {match[1]}", f"addnet weight {match[1]}")
+            yield ResourceRef(kind="lora", name=name, hash=found, weight=weight)
+    for _, text in known.numbered(_MODULE_KEY):
+        module = v.stem(text)
+        if module:
+            is_vae = "vae" in module.lower() or module.lower() == "ae"
+            yield ResourceRef(kind="vae" if is_vae else "text_encoder", name=module)
+    for _, text in known.numbered(_CONTROLNET_KEY):
+        unit = _Settings(read_settings(text) if isinstance(text, str) else {})
+        name, found = _name_and_hash(unit.text("model"))
+        if name and name != "None":
+            yield ResourceRef(kind="controlnet", name=name, hash=found, weight=unit.float("weight"))
+
+
+def civitai_resources(items: list[Any]) -> Iterator[ResourceRef]:
+    """`Civitai resources` / `civitaiResources`: type, weight and a version id or an AIR."""
+    for item in items[:256]:
+        if not isinstance(item, Mapping):
+            continue
+        weight = item.get("weight", item.get("strength"))
+        air = v.air_resource(str(item.get("air") or ""), weight)
+        version = v.to_int(item.get("modelVersionId"))
+        if air is None and version is None:
+            continue
+        name = v.to_text(item.get("modelName"))
+        if air is not None:
+            yield ResourceRef(**{**air.to_json(), "name": name})
+        else:
+            kind = v.kind_of(item.get("type"))
+            yield ResourceRef(kind=kind, name=name, weight=v.to_float(weight), version_id=version)
+
+
+# --- reading: which program -------------------------------------------------------------------------------------------
+
+_A1111_VERSION = re.compile(r"v?1\.\d{1,2}\.\d{1,3}(?![0-9])")
+_COMMIT = re.compile(r"[0-9a-f]{7,8}\Z")
+_COMFY_SAMPLER = re.compile(r"[a-z0-9]+(?:_[a-z0-9]+)+\Z")
+
+
+def _generator(known: _Settings, label: str | None, embedded: Embedded | None) -> Generator:
+    """Decided from what only one program writes; a bare settings line of old is A1111 without a version."""
+    version = known.text("version")
+    app = known.text("app")
+    if app:
+        return Generator(app, version)
+    if embedded is not None and {"parameters-json", "smproj"} & embedded.texts.keys():
+        return Generator("Stability Matrix", version)
+    if version is None:
+        if known.get("civitai resources") is not None or known.get("created date") is not None:
+            return Generator("Civitai")
+        saved_by_comfy = isinstance(known.get("hashes"), Mapping) or any(key.startswith("Lora_0 ") for key in known.raw)
+        comfy = saved_by_comfy or (label is not None and _COMFY_SAMPLER.match(label) is not None)
+        return Generator("ComfyUI" if comfy else "A1111")
+    return Generator(*_program(version))
+
+
+def _program(version: str) -> tuple[str, str | None]:
+    lower = version.lower()
+    for mark, name in (("classic", "Forge Classic"), ("neo", "Forge Neo")):
+        if lower.startswith(mark):
+            return name, version
+    if lower[:1] == "f" and lower[1:2].isdigit():  # f0 and f2 are Forge; the f1 line was taken up by reForge
+        return ("reForge" if lower[1] == "1" else "Forge"), version
+    if _A1111_VERSION.match(version):
+        return "A1111", version
+    if _COMMIT.match(version):
+        return "SD.Next", version
+    name, _, number = version.partition(" ")
+    return (name, number.strip() or None) if name[:1].isalpha() and not name[1:2].isdigit() else ("A1111", version)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+_KEPT_KEYS = (
+    "Sigma churn", "Sigma tmin", "Sigma tmax", "Sigma noise", "Eta DDIM", "Schedule min sigma", "Schedule max sigma",
+    "Schedule rho", "Discard penultimate sigma", "SGM noise multiplier", "Seed resize from", "Emphasis", "NGMS",
+    "NGMS all steps", "Skip Early CFG", "Noise multiplier", "Extra noise", "Noise Schedule", "Downcast alphas_cumprod",
+    "Pad conds", "Pad conds v0", "Old prompt editing timelines", "Tiling", "UniPC variant", "UniPC skip type",
+    "UniPC order", "UniPC lower order final", "Beta schedule alpha", "Beta schedule beta", "Token merging ratio",
+    "Token merging ratio hr", "Mask blur", "Inpaint area", "Masked area padding", "Masked content", "Mask mode",
+    "VAE Encoder", "VAE Decoder",
+)  # fmt: skip
+"""Settings that change a run and have no field of their own: written from `raw` whoever wrote it."""
+
+_COMPACT_JSON = ("civitai resources", "civitai metadata")
+
+
+def write(parameters: GenerationParameters) -> str:
+    """Infotext of any parameters.
+
+    What came from infotext keeps its settings, their order and spelling; only changed fields are written anew. For
+    other sources LoRAs become tags in the prompt, which is how every program that reads infotext applies them.
+    """
+    entries = _entries(parameters)
+    prompt = parameters.prompt
+    if parameters.sources.get("raw") == "infotext":
+        settings = _updated(parameters, entries)
+    else:
+        settings = entries
+        prompt = _with_tags(parameters)
+    first = [f"{key}: {settings.pop(key)}" for key in _leading_templates(settings)]
+    last = [f"{name}: {settings.pop(name)}" for name in ("Template", "Negative Template") if name in settings]
+    line = ", ".join(
+        key if key == value else f"{key}: {_written(key, value)}"
+        for key, value in settings.items()
+        if value is not None
+    )
+    negative = f"{NEGATIVE} {parameters.negative_prompt}" if parameters.negative_prompt else None
+    return "\n".join(part for part in (prompt, negative, *first, line, *last) if part)
+
+
+def _leading_templates(settings: Mapping[str, Any]) -> list[str]:
+    """Template keys that stood before the settings line (SD.Next); they come first in `raw`."""
+    leading = []
+    for key in settings:
+        if f"{key}:" not in _TEMPLATES:
+            break
+        leading.append(key)
+    return leading
+
+
+def _updated(parameters: GenerationParameters, entries: dict[str, Any]) -> dict[str, Any]:
+    """The settings as read, with those replaced, dropped or added whose fields were changed since."""
+    before = _entries(from_settings(parameters.prompt, parameters.negative_prompt, parameters.raw))
+    settings = dict(parameters.raw)
+    spelling = {key.lower(): key for key in settings}
+    for key in {**before, **entries}:
+        if before.get(key) == entries.get(key) or key == "Version":
+            continue
+        settings[spelling.get(key.lower(), key)] = entries.get(key)
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _written(key: str, value: Any) -> str:
+    if isinstance(value, dict | list):
+        separators = (",", ":") if key.lower() in _COMPACT_JSON else None
+        return json.dumps(value, ensure_ascii=False, separators=separators)
+    text = _number(value)
+    return json.dumps(text, ensure_ascii=False) if any(char in text for char in ",\n:") else text
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def _entries(parameters: GenerationParameters) -> dict[str, Any]:
+    """The settings line's entries in A1111's order, from fields alone."""
+    p = parameters
+    model = next(iter(p.of_kind("checkpoint", "unet")), ResourceRef("checkpoint"))
+    vae = next(iter(p.of_kind("vae")), ResourceRef("vae"))
+    entries: dict[str, Any] = {
+        "Steps": p.steps,
+        "Sampler": sampler_label(p.sampler) if p.sampler in SAMPLERS else p.sampler_label,
+        "Schedule type": _schedule_entry(p),
+        "CFG scale": p.cfg_scale,
+        "Distilled CFG Scale": p.distilled_cfg,
+        "Seed": p.seed,
+        "Size": f"{p.width}x{p.height}" if p.width and p.height else None,
+        "Model hash": model.hash,
+        "Model": model.name or model.air,
+        "VAE hash": vae.hash,
+        "VAE": vae.name,
+        "Denoising strength": p.denoise if p.hires is None or p.hires.denoise is None else p.hires.denoise,
+        "Clip skip": p.clip_skip,
+        "Variation seed": p.subseed,
+        "Variation seed strength": p.subseed_strength,
+        "ENSD": p.ensd,
+        "Eta": p.eta,
+        "RNG": {"cpu": "CPU", "nv": "NV", "gpu": "GPU"}.get(p.rng or ""),
+        **_hires_entries(p.hires),
+        **_refiner_entries(p.refiner),
+        "Lora hashes": _hash_list(p, "lora", "lycoris"),
+        "TI hashes": _hash_list(p, "embedding"),
+        **{key: p.raw[key] for key in _KEPT_KEYS if isinstance(p.raw.get(key), str | int | float)},
+        "Version": " ".join(part for part in (p.generator.name, p.generator.version) if part) or None,
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def _schedule_entry(p: GenerationParameters) -> str | None:
+    if p.schedule is not None:
+        return schedule_label(p.schedule) if p.schedule in SCHEDULES else p.schedule
+    return p.schedule_label
+
+
+def _hires_entries(hires: Hires | None) -> dict[str, Any]:
+    if hires is None:
+        return {}
+    resize = f"{hires.width or 0}x{hires.height or 0}" if hires.width or hires.height else None
+    return {
+        "Hires upscale": hires.upscale,
+        "Hires resize": resize if hires.upscale is None else None,
+        "Hires steps": hires.steps,
+        "Hires upscaler": hires.upscaler,
+        "Hires sampler": sampler_label(hires.sampler) if hires.sampler else None,
+        "Hires schedule type": schedule_label(hires.schedule) if hires.schedule else None,
+        "Hires checkpoint": hires.checkpoint,
+        "Hires prompt": hires.prompt,
+        "Hires negative prompt": hires.negative_prompt,
+        "Hires CFG Scale": hires.cfg_scale,
+    }
+
+
+def _refiner_entries(refiner: Refiner | None) -> dict[str, Any]:
+    if refiner is None or not refiner.checkpoint:
+        return {}
+    name = f"{refiner.checkpoint} [{refiner.hash}]" if refiner.hash else refiner.checkpoint
+    return {"Refiner": name, "Refiner switch at": refiner.switch_at}
+
+
+def _hash_list(p: GenerationParameters, *kinds: str) -> str | None:
+    return ", ".join(f"{r.name}: {r.hash}" for r in p.of_kind(*kinds) if r.name and r.hash) or None
+
+
+def _with_tags(p: GenerationParameters) -> str:
+    tagged = {resource.name for resource in prompt_resources(p.prompt)}
+    tags = [
+        _tag(resource) for resource in p.of_kind("lora", "lycoris") if resource.name and resource.name not in tagged
+    ]
+    return p.prompt + "".join(tags)
+
+
+def _tag(resource: ResourceRef) -> str:
+    weight = resource.weight if resource.weight is not None else 1.0
+    if resource.weight_te is None or resource.weight_te == weight:
+        return f"<lora:{resource.name}:{_number(weight)}>"
+    return f"<lora:{resource.name}:{_number(resource.weight_te)}:{_number(weight)}>"

@@ -1,0 +1,906 @@
+"""ComfyUI: the graph that made a picture, followed backwards from the saved image.
+
+PNG keeps the API graph under `prompt` and the UI's under `workflow`; WebP and JPEG under EXIF Model/Make as
+`prompt:{…}`/`workflow:{…}`, and saver nodes in other EXIF fields. The walk starts at the node that saved, goes up to the
+samplers, and from the first pass's sampler to its prompts, model, LoRAs, latent and VAE. Node classes are recognised by
+the inputs they have rather than by name alone, because most graphs use nodes nobody has a list of; where the walk stops
+at a node that says nothing, the node is named in `warnings`.
+
+`raw` keeps the graph (`prompt`, `workflow`), every sampler in it (`samplers`) and all loaded files (`models`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from hubctl.errors import NoParameters
+from hubctl.infotext import _values as v
+from hubctl.infotext._graph import Graph, Link, Node, from_prompt, from_workflow, is_prompt, is_workflow
+from hubctl.infotext.embedded import Embedded
+from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, ResourceRef, sampler_name, schedule_name
+
+MAX_DEPTH = 200  # links followed from one node to the next
+MAX_WARNINGS = 12
+
+
+def can_parse(embedded: Embedded) -> bool:
+    return any(graphs_of(embedded))
+
+
+def graphs_of(embedded: Embedded) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """(API prompt, UI workflow), wherever they stand."""
+    prompt: Mapping[str, Any] | None = None
+    workflow: Mapping[str, Any] | None = None
+    for value in _objects(embedded):
+        inner = [value] + [_object(value.get(key)) for key in ("prompt", "workflow")]
+        for candidate in inner:
+            if prompt is None and is_prompt(candidate):
+                prompt = candidate
+            elif workflow is None and is_workflow(candidate):
+                workflow = candidate
+    return prompt, workflow
+
+
+def _object(value: Any) -> Any:
+    return v.parse_object(value) if isinstance(value, str) and value[:1] == "{" else value
+
+
+def _objects(embedded: Embedded) -> Iterator[Mapping[str, Any]]:
+    """JSON objects among the texts, also behind a "prompt:" or "Workflow: " label."""
+    for name, text in embedded.texts.items():
+        value = embedded.object(name)
+        if value is None and text[:16].lower().startswith(("prompt:", "workflow:")):
+            value = v.parse_object(text.partition(":")[2])
+        if value is not None:
+            yield value
+
+
+def parse(embedded: Embedded) -> GenerationParameters:
+    """Graph → parameters. When infotext stands beside it, the graph wins and what it lacks is filled in."""
+    from hubctl.infotext import a1111
+
+    if {"parameters-json", "smproj"} & embedded.texts.keys() and a1111.can_parse(embedded):
+        return a1111.parse(embedded)  # Stability Matrix: the graph is its own back end's
+    prompt, workflow = graphs_of(embedded)
+    parameters = parse_graph(prompt, workflow)
+    text = a1111.infotext_of(embedded)
+    return with_text(parameters, a1111.parse(text)) if text is not None else parameters
+
+
+_COMPARED = ("prompt", "negative_prompt", "steps", "sampler", "schedule", "cfg_scale", "seed", "width", "height")
+
+
+def with_text(graph: GenerationParameters, text: GenerationParameters) -> GenerationParameters:
+    """The graph ran, the text was composed by a node: the graph's values stand, differences are named."""
+    differing = [name for name in _COMPARED if _differs(getattr(graph, name), getattr(text, name))]
+    filled = {
+        name: getattr(text, name)
+        for name in (*_COMPARED, "sampler_label", "schedule_label", "clip_skip", "denoise")
+        if getattr(graph, name) in (None, "")
+    }
+    hashes = {(r.kind, r.name): r.hash for r in text.resources if r.hash}
+    resources = tuple(
+        replace(r, hash=hashes.get(("checkpoint" if r.kind == "unet" else r.kind, r.name))) if r.hash is None else r
+        for r in graph.resources or text.resources
+    )
+    warning = f"The text beside the graph says something else about {', '.join(differing)}; the graph is followed."
+    sources = dict(graph.sources) | {name: "infotext" for name, value in filled.items() if value not in (None, "")}
+    return replace(
+        graph,
+        **filled,
+        resources=resources,
+        raw=MappingProxyType({**graph.raw, "parameters": dict(text.raw)}),
+        sources=MappingProxyType(sources),
+        warnings=(*graph.warnings, *((warning,) if differing else ())),
+    )
+
+
+def _differs(left: Any, right: Any) -> bool:
+    if left in (None, "") or right in (None, ""):
+        return False
+    if isinstance(left, str) and isinstance(right, str):
+        return " ".join(left.split()) != " ".join(right.split())
+    return bool(left != right)
+
+
+def parse_graph(prompt: Mapping[str, Any] | None, workflow: Mapping[str, Any] | None = None) -> GenerationParameters:
+    """Parameters of an API prompt, or of a UI workflow when there is no prompt. Raises NoParameters without either."""
+    if prompt is None and workflow is None:
+        raise NoParameters("There is no ComfyUI graph here.")
+    graph = from_prompt(prompt) if prompt is not None else from_workflow(workflow or {})
+    walk = _Walk(graph)
+    samplers = walk.samplers()
+    chain = walk.saved_chain(samplers)
+    passes = {node.id: walk.read_sampler(node) for node in samplers}
+    raw: dict[str, Any] = {
+        "samplers": [passes[node.id].to_json() for node in samplers],
+        "models": _models(graph, workflow),
+        "node_types": sorted({node.type for node in graph.values()}),
+    }
+    raw |= {name: value for name, value in (("prompt", prompt), ("workflow", workflow)) if value is not None}
+    base = GenerationParameters(generator=Generator("ComfyUI", _frontend(workflow)), raw=MappingProxyType(raw))
+    if not chain:
+        sentence = "The graph has no sampler that could be followed from a saved image."
+        return replace(base, resources=tuple(_loaded(graph)), warnings=(*walk.warnings, sentence))
+    return _assemble(base, walk, [passes[node.id] for node in chain])
+
+
+def _frontend(workflow: Mapping[str, Any] | None) -> str | None:
+    extra = workflow.get("extra") if workflow is not None else None
+    return v.to_text(extra.get("frontendVersion")) if isinstance(extra, Mapping) else None
+
+
+def _models(graph: Graph, workflow: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Every file a loader names, and the download hints templates keep in `properties.models`."""
+    found: dict[str, dict[str, Any]] = {}
+    containers: list[Any] = [workflow]
+    definitions = workflow.get("definitions") if workflow is not None else None
+    if isinstance(definitions, Mapping) and isinstance(definitions.get("subgraphs"), list):
+        containers += definitions["subgraphs"]
+    for container in containers:
+        nodes = container.get("nodes") if isinstance(container, Mapping) else None
+        for node in nodes if isinstance(nodes, list) else ():
+            properties = node.get("properties") if isinstance(node, Mapping) else None
+            models = properties.get("models") if isinstance(properties, Mapping) else None
+            for model in models if isinstance(models, list) else ():
+                if isinstance(model, Mapping) and isinstance(model.get("name"), str):
+                    found.setdefault(model["name"], {key: model.get(key) for key in ("name", "directory", "url")})
+    for resource in _loaded(graph):
+        for name in (resource.name, resource.air):
+            if name and not any(v.stem(known) == name for known in found):
+                found[name] = {"name": name, "directory": resource.kind, "url": None}
+    return list(found.values())
+
+
+# --- what a walk finds ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pass:
+    """One sampler's run, values as the graph has them."""
+
+    node: str
+    class_type: str
+    steps: int | None = None
+    sampler: str | None = None
+    schedule: str | None = None
+    cfg: float | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    denoise: float | None = None
+    start_at_step: int | None = None
+    end_at_step: int | None = None
+    adds_noise: bool = True
+    positive: list[str] = field(default_factory=list)
+    negative: list[str] = field(default_factory=list)
+    models: list[ResourceRef] = field(default_factory=list)
+    networks: list[ResourceRef] = field(default_factory=list)
+    clip_skip: int | None = None
+    size: tuple[int | None, int | None] = (None, None)
+    vae: ResourceRef | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "class_type": self.class_type,
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "schedule_type": self.schedule,
+            "cfg_scale": self.cfg,
+            "guidance": self.guidance,
+            "seed": self.seed,
+            "denoise": self.denoise,
+            "start_at_step": self.start_at_step,
+            "end_at_step": self.end_at_step,
+            "positive": self.positive,
+            "negative": self.negative,
+            "model": self.models[0].air or self.models[0].name if self.models else None,
+            "loras": [
+                {"name": r.name or r.air, "weight": r.weight, "clip_weight": r.weight_te}
+                for r in self.networks
+                if r.kind == "lora"
+            ],
+        }
+
+
+def _assemble(base: GenerationParameters, walk: _Walk, chain: list[Pass]) -> GenerationParameters:
+    first = chain[0]
+    resources = [*first.models, *first.networks]
+    hires, refiner = None, None
+    for later in chain[1:]:
+        resources += [*later.models, *later.networks]
+        if later.start_at_step and later.models and later.models[:1] != first.models[:1]:
+            refiner = refiner or _refiner(first, later)
+        elif hires is None:
+            hires = _hires(walk, first, later)
+    vae = next((p.vae for p in (*chain[::-1],) if p.vae is not None), None)
+    resources += [vae] if vae else []
+    prompts = {"prompt": _joined(first.positive), "negative_prompt": _joined(first.negative)}
+    resources += [r for text in prompts.values() for r in embeddings(text)]
+    values: dict[str, Any] = {
+        **prompts,
+        "steps": v.positive(first.steps),
+        **v.sampler_fields(first.sampler, first.schedule),
+        "cfg_scale": first.cfg,
+        "distilled_cfg": first.guidance,
+        "seed": first.seed,
+        "width": first.size[0],
+        "height": first.size[1],
+        "clip_skip": first.clip_skip,
+        "denoise": first.denoise,
+        "hires": hires,
+        "refiner": refiner,
+        "resources": v.merge_resources(resources),
+    }
+    source = f"comfy:{first.class_type}#{first.node}"
+    said = {name: source for name, value in values.items() if value not in (None, "", ())}
+    # ComfyUI draws noise on the CPU whatever the device
+    values["rng"] = "cpu" if first.seed is not None else None
+    return replace(base, **values, sources=MappingProxyType(said), warnings=(*base.warnings, *walk.warnings))
+
+
+def _joined(texts: list[str]) -> str:
+    """Several conditionings in one pass are written as A1111's AND, the nearest thing text can say."""
+    return "\nAND ".join(texts)
+
+
+def _refiner(first: Pass, later: Pass) -> Refiner:
+    model = later.models[0]
+    switch = later.start_at_step / first.steps if later.start_at_step and first.steps else None
+    return Refiner(checkpoint=model.name or model.air, switch_at=round(switch, 6) if switch else None)
+
+
+def _hires(walk: _Walk, first: Pass, later: Pass) -> Hires:
+    upscale, width, height, upscaler = walk.upscaling(later.node, first.node)
+    sampler = sampler_name((later.sampler or "").removeprefix("sample_"))[0]
+    same_prompt = later.positive == first.positive
+    same_negative = later.negative == first.negative
+    same_model = later.models == first.models or not later.models
+    return Hires(
+        upscale=upscale,
+        width=width,
+        height=height,
+        steps=later.steps,
+        upscaler=upscaler,
+        denoise=later.denoise,
+        sampler=sampler if later.sampler != first.sampler else None,
+        schedule=schedule_name(later.schedule) if later.schedule != first.schedule else None,
+        prompt=None if same_prompt else _joined(later.positive),
+        negative_prompt=None if same_negative else _joined(later.negative),
+        cfg_scale=later.cfg if later.cfg != first.cfg else None,
+        checkpoint=None if same_model else later.models[0].name,
+    )
+
+
+def embeddings(text: str) -> Iterator[ResourceRef]:
+    """`embedding:name` mentions in a prompt, with or without a weight."""
+    for piece in text.split("embedding:")[1:257]:
+        end = next((i for i, char in enumerate(piece) if char in " ,:()[]\n\t;"), len(piece))
+        name = v.stem(piece[:end][:256])
+        if name:
+            yield ResourceRef(kind="embedding", name=name.rstrip("."))
+
+
+# --- the walk ---------------------------------------------------------------------------------------------------------
+
+_VALUE_INPUTS = (
+    "value", "Value", "seed", "noise_seed", "int", "float", "number", "text", "string", "String", "Text", "boolean",
+    "selected", "sampler_name", "scheduler", "steps", "cfg", "widget_0", "a",
+)  # fmt: skip
+_TEXT_INPUTS = (
+    "populated_text", "text", "Text", "prompt", "string", "String", "value", "Value", "wildcard_text", "text_positive",
+    "positive_prompt", "positive", "caption", "text_0", "widget_0",
+)  # fmt: skip
+_NEGATIVE_INPUTS = ("negative", "text_negative", "negative_prompt", "negative_text")
+_JOINERS = ("concat", "join", "combine", "multiline", "append")
+_JOINED_INPUTS = tuple(
+    f"{stem}{mark}" for mark in ("1", "_1", "_a", "_A", "2", "_2", "_b", "_B", "3", "_3", "_c", "_C", "4", "_4", "_d", "_D")
+    for stem in ("text", "string", "prompt")
+)  # fmt: skip
+_ENCODER_TEXTS = ("text_g", "text_l", "clip_l", "clip_g", "t5xxl", "bert", "mt5xl", "llama")
+_CONDITIONING_INPUTS = (
+    "conditioning", "conditioning_to", "conditioning_1", "conditioning_2", "conditioning_from", "cond", "conditioning1",
+    "conditioning2", "cond1", "cond2", "base_ctx", "context",
+)  # fmt: skip
+_IMAGE_INPUTS = (
+    "images", "image", "samples", "latent_image", "latent", "pixels", "optional_latent", "image1", "upscaled_image",
+    "video", "vae_decoded", "latents", "samples1", "input",
+)  # fmt: skip
+_MODEL_INPUTS = ("model", "model1", "model2", "unet", "base_model", "diffusion_model", "basic_pipe", "pipe", "ctx")
+_SWITCHES = ("switch", "select", "index", "Input", "input", "boolean", "boolean_value", "condition")
+_CHECKPOINT_INPUTS = ("ckpt_name", "unet_name", "base_ckpt_name", "checkpoint", "model_name", "gguf_name", "ckpt")
+
+
+def _is_sampler(node: Node) -> bool:
+    """A node that runs a denoising loop over a latent. Detailers and tiled upscalers work on finished pictures."""
+    kind = node.type.lower()
+    if "detailer" in kind or "ultimatesdupscale" in kind or kind.endswith("select"):
+        return False
+    has = node.inputs.keys()
+    if "latent_image" in has or "latent" in has or "samples" in has or "optional_latent" in has:
+        by_parts = {"sigmas", "sampler"} <= has or {"guider", "noise"} <= has
+        return "sampler" in kind and (by_parts or "steps" in has or "sampler_name" in has)
+    return "sampler" in kind and "steps" in has and bool({"seed", "noise_seed", "cfg"} & has)
+
+
+def _is_output(node: Node) -> bool:
+    return any(isinstance(node.inputs.get(name), Link) for name in ("images", "image", "video", "samples")) and (
+        any(word in node.type.lower() for word in ("save", "preview", "combine", "output", "export"))
+    )
+
+
+class _Walk:
+    """Backward look-ups in one graph. Every method tolerates loops, missing nodes and values of any type."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.warnings: list[str] = []
+        self._upstream: dict[str, list[str]] = {}
+
+    def warn(self, what: str, node: Node) -> None:
+        sentence = f"{what} could not be read: node {node.type[:80]} (#{node.id[:40]}) is not understood."
+        if sentence not in self.warnings and len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(sentence)
+
+    # -- following links
+
+    def node(self, value: Any) -> Node | None:
+        """The node a link leads to, through reroutes and switches."""
+        for _ in range(MAX_DEPTH):
+            found = self.graph.get(value.node) if isinstance(value, Link) else None
+            if found is None:
+                return None
+            onward = self._passes_on(found, value.slot)
+            if onward is None:
+                return found
+            value = onward
+        return None
+
+    def _passes_on(self, node: Node, slot: int) -> Link | None:
+        """The input that a reroute or switch hands to its output; None for nodes that make something."""
+        kind = node.type.lower()
+        links = dict(node.links())
+        if "reroute" in kind or kind in ("getnode", "setnode"):
+            return next(iter(links.values()), None)
+        if "switch" not in kind and "selector" not in kind:
+            return None
+        choice = next((self.value(node, name) for name in _SWITCHES if name in node.inputs), None)
+        if isinstance(choice, bool):
+            names: tuple[str, ...] = ("on_true", "true", "if_true") if choice else ("on_false", "false", "if_false")
+        elif (number := v.to_int(choice)) is not None:
+            names = tuple(f"{stem}{number}" for stem in ("input", "value", "image", "model", "latent", "clip", "vae",
+                                                           "conditioning", "positive", "text", "any_0", "any_"))  # fmt: skip
+        else:
+            names = ()
+        chosen = next((links[name] for name in names if name in links), None)
+        # "any switch": the first input that is connected
+        return chosen or next((link for name, link in links.items() if name not in _SWITCHES), None)
+
+    def value(self, node: Node, *names: str, depth: int = 0) -> Any:
+        """A scalar input: literal, or what the linked node holds."""
+        for name in names:
+            value = node.inputs.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, Link):
+                return value
+            source = self.node(value)
+            if source is None or depth > 20:
+                continue
+            slot_value = source.literal(name)
+            found = slot_value if slot_value is not None else source.literal(*_VALUE_INPUTS)
+            if found is not None:
+                return found
+            links = list(source.links())
+            if len(links) == 1:
+                found = self.value(source, links[0][0], depth=depth + 1)
+                if found is not None:
+                    return found
+        return None
+
+    # -- texts
+
+    def text(self, node: Node, name: str, depth: int = 0) -> str | None:
+        """A text input, with concatenations put together."""
+        value = node.inputs.get(name)
+        if isinstance(value, str):
+            return value
+        source = self.node(value)
+        return self._node_text(source, depth + 1) if source is not None and depth < 30 else None
+
+    def _node_text(self, node: Node, depth: int) -> str | None:
+        parts = [name for name in _JOINED_INPUTS if name in node.inputs]
+        if len(parts) > 1 and any(word in node.type.lower() for word in _JOINERS):
+            texts = [text for name in parts if (text := self.text(node, name, depth))]
+            delimiter = node.literal("delimiter", "separator")
+            return (delimiter if isinstance(delimiter, str) else "").replace("\\n", "\n").join(texts)
+        for name in _TEXT_INPUTS:
+            text = self.text(node, name, depth) if name in node.inputs else None
+            if text is not None:
+                return text
+        for name, _ in node.links():
+            text = self.text(node, name, depth)
+            if text is not None:
+                return text
+        self.warn("A text", node)
+        return None
+
+    def conditioning(self, value: Any, role: str, found: Pass) -> list[str]:
+        """The texts of a conditioning ("positive" or "negative"), noting guidance and clip skip on the way."""
+        texts: list[str] = []
+        waiting: list[Any] = [value]
+        seen: set[str] = set()
+        while waiting and len(seen) < MAX_DEPTH:
+            node = self.node(waiting.pop(0))
+            if node is None or node.id in seen:
+                continue
+            seen.add(node.id)
+            if role == "positive" and found.guidance is None:
+                found.guidance = v.to_float(self.value(node, "guidance"))
+            if "zeroout" in node.type.lower():
+                texts.append("")
+                continue
+            onward = self._conditioning_inputs(node, role)
+            if onward:
+                waiting = onward + waiting
+                continue
+            text = self._encoded_text(node, role)
+            if text is None:
+                self.warn(f"The {role} prompt", node)
+                continue
+            if text not in texts:
+                texts.append(text)
+            if found.clip_skip is None:
+                found.clip_skip = self.clip_skip(node)
+        filled = [text for text in texts if text]
+        return filled or texts[:1]
+
+    def _conditioning_inputs(self, node: Node, role: str) -> list[Link]:
+        links = dict(node.links())
+        if role in links:
+            source = self.node(links[role])
+            if source is not None and not self._is_text_node(source):
+                return [links[role]]
+        return [links[name] for name in _CONDITIONING_INPUTS if name in links]
+
+    def _is_text_node(self, node: Node) -> bool:
+        return "clip" not in node.inputs and any(isinstance(node.inputs.get(name), str) for name in _TEXT_INPUTS)
+
+    def _encoded_text(self, node: Node, role: str) -> str | None:
+        names = _NEGATIVE_INPUTS if role == "negative" else ("positive", *_TEXT_INPUTS)
+        several = [t for name in _ENCODER_TEXTS if name in node.inputs and (t := self.text(node, name))]
+        for name in (*names, *_TEXT_INPUTS):
+            if name in node.inputs:
+                text = self.text(node, name)
+                if text is not None and (text or not several):
+                    return text
+        if several:
+            return "\n".join(dict.fromkeys(several))
+        return "" if any(name in node.inputs for name in _ENCODER_TEXTS) else None
+
+    def clip_skip(self, node: Node) -> int | None:
+        """CLIPSetLastLayer's -2 means clip skip 2."""
+        for step in self._along(node, ("clip", "opt_clip", "clip_skip", "text_encoder")):
+            layer = v.to_int(self.value(step, "stop_at_clip_layer", "clip_skip"))
+            if layer:
+                return abs(layer)
+        return None
+
+    def _along(self, node: Node | None, names: tuple[str, ...]) -> Iterator[Node]:
+        """A node and what is upstream of it through the first of the named links."""
+        for _ in range(MAX_DEPTH):
+            if node is None:
+                return
+            yield node
+            node = self.node(next((node.inputs[n] for n in names if isinstance(node.inputs.get(n), Link)), None))
+
+    # -- models
+
+    def read_model(self, value: Any, found: Pass) -> None:
+        waiting: list[Any] = [value]
+        seen: set[str] = set()
+        while waiting and len(seen) < MAX_DEPTH:
+            node = self.node(waiting.pop(0))
+            if node is None or node.id in seen:
+                continue
+            seen.add(node.id)
+            networks = list(loras(node))
+            stacks = [s for name, link in node.links() if "stack" in name and (s := self.node(link))]
+            for stack in stacks:
+                networks += [
+                    r for step in self._along(stack, ("lora_stack", "optional_lora_stack")) for r in loras(step)
+                ]
+            found.networks += networks
+            name = self.value(node, *_CHECKPOINT_INPUTS) if not _is_adapter_loader(node) else None
+            if isinstance(name, str):
+                kind = "unet" if "unet" in node.type.lower() or "unet_name" in node.inputs else "checkpoint"
+                found.models.append(_file(kind, name))
+            found.clip_skip = found.clip_skip or _loader_clip_skip(node)
+            onward = [node.inputs[n] for n in _MODEL_INPUTS if isinstance(node.inputs.get(n), Link)]
+            waiting += onward
+            if not onward and not networks and not isinstance(name, str):
+                self.warn("The model", node)
+
+    # -- samplers
+
+    def samplers(self) -> list[Node]:
+        """Every sampler, upstream ones first; then by the order in the graph."""
+        nodes = [node for node in self.graph.values() if _is_sampler(node)]
+        ids = {node.id for node in nodes}
+        rank = {node.id: len(ids & set(self.upstream(node.id))) for node in nodes}
+        return sorted(nodes, key=lambda node: rank[node.id])
+
+    def upstream(self, start: str) -> list[str]:
+        """Ids of all nodes that lead to one, itself left out."""
+        if start not in self._upstream:
+            seen: dict[str, None] = {}
+            waiting = [start]
+            while waiting:
+                node = self.graph.get(waiting.pop())
+                for _, link in node.links() if node is not None else ():
+                    if link.node not in seen and link.node in self.graph and link.node != start:
+                        seen[link.node] = None
+                        waiting.append(link.node)
+            self._upstream[start] = list(seen)
+        return self._upstream[start]
+
+    def saved_chain(self, samplers: list[Node]) -> list[Node]:
+        """The samplers the saved picture went through, first pass first."""
+        outputs = [node for node in self.graph.values() if _is_output(node)]
+        outputs.sort(key=lambda node: "save" not in node.type.lower())
+        best: list[Node] = []
+        saving = [node for node in outputs if "save" in node.type.lower()] or outputs
+        for output in saving or [Node("", "")]:
+            chain = self._image_chain(output) if output.id else samplers
+            if len(chain) > len(best):
+                best = chain
+        return best or samplers
+
+    def _image_chain(self, output: Node) -> list[Node]:
+        """Walk from an output through images and latents; other links only when those lead nowhere."""
+        chain: list[Node] = []
+        node: Node | None = output
+        for _ in range(MAX_DEPTH):
+            if node is None:
+                break
+            if _is_sampler(node):
+                if node in chain:
+                    break
+                chain.insert(0, node)
+            node = self._image_source(node)
+        return chain
+
+    def _image_source(self, node: Node) -> Node | None:
+        for name in _IMAGE_INPUTS:
+            source = self.node(node.inputs.get(name))
+            if source is not None:
+                return source
+        sources = [self.node(link) for name, link in node.links() if name not in ("model", "positive", "negative")]
+        return next((s for s in sources if s is not None and (_is_sampler(s) or self._leads_to_sampler(s))), None)
+
+    def _leads_to_sampler(self, node: Node) -> bool:
+        return any(_is_sampler(self.graph[key]) for key in self.upstream(node.id))
+
+    def read_sampler(self, node: Node) -> Pass:
+        found = Pass(node=node.id, class_type=node.type)
+        noise, guider = self.node(node.inputs.get("noise")), self.node(node.inputs.get("guider"))
+        sampler, sigmas = self.node(node.inputs.get("sampler")), self._scheduler(node)
+        parts = [part for part in (node, noise, guider, sampler, sigmas) if part is not None]
+        found.seed = v.to_int(self._first(parts, "seed", "noise_seed"))
+        found.steps = v.to_int(self._first(parts, "steps"))
+        found.cfg = v.to_float(self._first(parts, "cfg", "cfg_scale", "cfg_conds"))
+        found.sampler = self._sampler_label(node, sampler)
+        found.schedule = v.to_text(self._first(parts, "scheduler", "schedule"))
+        found.denoise = v.to_float(self._first(parts, "denoise", "denoise_strength"))
+        found.start_at_step = v.to_int(self.value(node, "start_at_step"))
+        found.end_at_step = v.to_int(self.value(node, "end_at_step"))
+        found.adds_noise = self.value(node, "add_noise") not in ("disable", False)
+        owner = guider or node
+        positive = owner.inputs.get("positive", owner.inputs.get("conditioning", owner.inputs.get("cond1")))
+        found.positive = self._prompt(owner, positive, "positive", found)
+        found.negative = self._prompt(owner, owner.inputs.get("negative"), "negative", found)
+        models = [part.inputs["model"] for part in (owner, node, sigmas) if part and "model" in part.inputs]
+        self.read_model(next(iter(models), self._pipe(owner)), found)
+        found.size = self._size(node)
+        found.vae = self._vae(node)
+        return found
+
+    def _first(self, parts: list[Node], *names: str) -> Any:
+        return next((value for part in parts if (value := self.value(part, *names)) is not None), None)
+
+    def _pipe(self, node: Node) -> Any:
+        return next((link for name, link in node.links() if "pipe" in name or "context" in name or name == "ctx"), None)
+
+    def _prompt(self, node: Node, value: Any, role: str, found: Pass) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        if value is None:
+            value = self._pipe(node)
+            if value is None:
+                return []
+        return self.conditioning(value, role, found)
+
+    def _scheduler(self, node: Node) -> Node | None:
+        """The node that made the sigmas, behind splits and multiplications."""
+        last = None
+        for step in self._along(self.node(node.inputs.get("sigmas")), ("sigmas", "sigmas_1", "sigma")):
+            last = step
+            if "steps" in step.inputs:
+                return step
+        return last
+
+    def _sampler_label(self, node: Node, part: Node | None) -> str | None:
+        label = v.to_text(self.value(node, "sampler_name", "sampler")) if part is None else None
+        label = label or v.to_text(self.value(node, "sampler_name"))
+        if label or part is None:
+            return label
+        named = v.to_text(self.value(part, "sampler_name", "solver", "sampler"))
+        if named:
+            return named
+        # one class per sampler: SamplerDPMPP_2M_SDE, SamplerEulerAncestral, SamplerLCM …
+        bare = part.type.removeprefix("Sampler").removesuffix("Sampler")
+        return sampler_name(bare)[0] or bare or None
+
+    def _size(self, node: Node) -> tuple[int | None, int | None]:
+        """Size of the empty latent a pass starts from; (None, None) when it starts from a picture."""
+        for step in self._along(node, ("latent_image", "latent", "samples", "optional_latent")):
+            label = v.to_text(self.value(step, "dimensions", "resolution"))
+            if label and v.size(label.partition("(")[0])[0]:
+                return v.size(label.partition("(")[0])
+            if any(name in step.inputs for name in ("pixels", "image", "samples")) and step is not node:
+                continue
+            width = v.to_int(self.value(step, "width", "empty_latent_width", "width_override"))
+            height = v.to_int(self.value(step, "height", "empty_latent_height", "height_override"))
+            if width and height and width > 0 and height > 0:
+                return width, height
+        return None, None
+
+    def _vae(self, sampler: Node) -> ResourceRef | None:
+        """The VAE that decodes what a sampler made, when it is a file of its own."""
+        for node in self.graph.values():
+            latent = next((node.inputs[n] for n in ("samples", "latent", "latents") if n in node.inputs), None)
+            if "vae" not in node.inputs or not isinstance(latent, Link):
+                continue
+            if any(step.id == sampler.id for step in self._along(self.node(latent), ("samples", "latent"))):
+                loader = next(iter(self._along(self.node(node.inputs["vae"]), ("vae",))), None)
+                return self._vae_file(loader)
+        return self._vae_file(self.node(sampler.inputs.get("vae") or sampler.inputs.get("optional_vae")))
+
+    def _vae_file(self, node: Node | None) -> ResourceRef | None:
+        name = v.to_text(self.value(node, "vae_name")) if node is not None else None
+        return _file("vae", name) if name and name.lower() not in ("baked vae", "none") else None
+
+    def upscaling(self, later: str, first: str) -> tuple[float | None, int | None, int | None, str | None]:
+        """(factor, width, height, upscaler) of what stands between two passes."""
+        factor, width, height, upscaler = None, None, None, None
+        start = self.graph[later]
+        node = self._image_source(start)
+        for _ in range(MAX_DEPTH):
+            if node is None or node.id == first:
+                break
+            scale = v.to_float(self.value(node, "scale_by", "upscale_by", "factor", "upscale_factor"))
+            factor = factor or scale
+            if width is None and "empty" not in node.type.lower():
+                width = v.positive(v.to_int(self.value(node, "width")))
+                height = v.positive(v.to_int(self.value(node, "height")))
+            model = self.node(node.inputs.get("upscale_model"))
+            if model is not None:
+                upscaler = v.stem(self.value(model, "model_name")) or upscaler
+            method = v.to_text(self.value(node, "upscale_method"))
+            if upscaler is None and method and "latent" in node.type.lower():
+                upscaler = f"Latent ({method})"
+            node = self._image_source(node)
+        return factor, width, height, upscaler
+
+
+# --- loaders ----------------------------------------------------------------------------------------------------------
+
+_FILE_INPUTS = {
+    "ckpt_name": "checkpoint", "base_ckpt_name": "checkpoint", "refiner_ckpt_name": "checkpoint", "unet_name": "unet",
+    "vae_name": "vae", "control_net_name": "controlnet", "hypernetwork_name": "hypernetwork",
+    "clip_name": "text_encoder", "clip_name1": "text_encoder", "clip_name2": "text_encoder",
+    "clip_name3": "text_encoder", "clip_name4": "text_encoder", "style_model_name": "other", "gligen_name": "other",
+}  # fmt: skip
+
+
+def _is_adapter_loader(node: Node) -> bool:
+    kind = node.type.lower()
+    return any(word in kind for word in ("upscale", "controlnet", "ipadapter", "clipvision", "style", "patch"))
+
+
+def _file(kind: str, name: str, weight: Any = None, weight_te: Any = None) -> ResourceRef:
+    air = v.air_resource(name, weight)
+    if air is not None:
+        return replace(air, weight_te=v.to_float(weight_te))
+    return ResourceRef(kind=kind, name=v.stem(name), weight=v.to_float(weight), weight_te=v.to_float(weight_te))
+
+
+def _loaded(graph: Graph) -> Iterator[ResourceRef]:
+    """Every file that any loader of the graph names."""
+    for node in graph.values():
+        yield from loras(node)
+        for name, kind in _FILE_INPUTS.items():
+            value = node.literal(name)
+            if isinstance(value, str) and value and value.lower() not in ("none", "baked vae"):
+                yield _file(kind, value)
+        if "upscale" in node.type.lower() and isinstance(node.literal("model_name"), str):
+            yield _file("upscaler", node.inputs["model_name"])
+
+
+def _loader_clip_skip(node: Node) -> int | None:
+    layer = v.to_int(node.literal("clip_skip", "base_clip_skip", "stop_at_clip_layer"))
+    return abs(layer) if layer else None
+
+
+def loras(node: Node) -> Iterator[ResourceRef]:
+    """LoRAs (and hypernetworks) that one loader or stack applies, switched-off ones left out."""
+    name = node.literal("lora_name")
+    if isinstance(name, str) and name != "None":
+        weight = node.literal("strength_model", "lora_model_strength", "strength", "lora_weight", "model_strength")
+        clip = node.literal("strength_clip", "lora_clip_strength", "clip_strength")
+        if "strength_model" not in node.inputs or weight is not None:
+            yield _file("lora", name, weight, clip)
+    hypernetwork = node.literal("hypernetwork_name")
+    if isinstance(hypernetwork, str):
+        yield _file("hypernetwork", hypernetwork, node.literal("strength"))
+    yield from _power_loras(node)
+    yield from _numbered_loras(node)
+    yield from _listed_loras(node)
+
+
+def _power_loras(node: Node) -> Iterator[ResourceRef]:
+    """rgthree's Power Lora Loader: inputs of {"on", "lora", "strength", "strengthTwo"}."""
+    for value in node.inputs.values():
+        if isinstance(value, Mapping) and isinstance(value.get("lora"), str) and value.get("on", True):
+            if value["lora"] != "None":
+                yield _file("lora", value["lora"], value.get("strength"), value.get("strengthTwo"))
+
+
+def _numbered_loras(node: Node) -> Iterator[ResourceRef]:
+    """Stacks with numbered inputs: Efficiency, Comfyroll, rgthree, easy-use."""
+    count = v.to_int(node.literal("lora_count", "num_loras"))
+    simple = node.literal("input_mode", "mode") == "simple"
+    for number in range(1, min(count if count is not None else 50, 50) + 1):
+        for tag in (str(number), f"{number:02d}"):
+            name = node.literal(f"lora_name_{tag}", f"lora_{tag}_name", f"lora_{tag}")
+            if not isinstance(name, str) or name in ("None", ""):
+                continue
+            if node.literal(f"switch_{tag}") in ("Off", False):
+                break
+            weights = (f"lora_wt_{tag}",) if simple else (f"model_str_{tag}", f"model_weight_{tag}")
+            weight = node.literal(*weights, f"lora_wt_{tag}", f"strength_{tag}", f"lora_{tag}_strength",
+                                  f"lora_{tag}_model_strength", f"strength_model_{tag}")  # fmt: skip
+            clip = node.literal(f"clip_weight_{tag}", f"lora_{tag}_clip_strength", f"strength_clip_{tag}")
+            clip = clip if clip is not None or simple else node.literal(f"clip_str_{tag}")
+            yield _file("lora", name, weight, clip)
+            break
+
+
+def _listed_loras(node: Node) -> Iterator[ResourceRef]:
+    """Lora Manager's list of {"name", "strength", "clipStrength", "active"}."""
+    value = node.inputs.get("loras")
+    items = value.get("__value__") if isinstance(value, Mapping) else value
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, Mapping) and isinstance(item.get("name"), str) and item.get("active", True):
+            yield _file("lora", item["name"], item.get("strength"), item.get("clipStrength"))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(parameters: GenerationParameters) -> dict[str, Any]:
+    """An API-format graph that can be dropped into ComfyUI: text to image, LoRAs, clip skip, VAE, latent hires pass.
+
+    A result that was read from a graph gives that graph back unchanged.
+    """
+    known = parameters.raw.get("prompt")
+    if parameters.generator.name == "ComfyUI" and is_prompt(known):
+        return dict(known)  # type: ignore[arg-type]
+    return _GraphWriter(parameters).graph()
+
+
+class _GraphWriter:
+    """Builds nodes in order; an output is [node id, slot]."""
+
+    def __init__(self, parameters: GenerationParameters) -> None:
+        self.p = parameters
+        self.nodes: dict[str, Any] = {}
+
+    def add(self, class_type: str, title: str, **inputs: Any) -> str:
+        key = str(len(self.nodes) + 1)
+        self.nodes[key] = {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
+        return key
+
+    def graph(self) -> dict[str, Any]:
+        model, clip, vae = self._models()
+        positive = self.add("CLIPTextEncode", "Positive", text=_without_tags(self.p.prompt), clip=clip)
+        negative = self.add("CLIPTextEncode", "Negative", text=self.p.negative_prompt, clip=clip)
+        conditioning: list[Any] = [positive, 0]
+        if self.p.distilled_cfg is not None:
+            guided = self.add("FluxGuidance", "Guidance", guidance=self.p.distilled_cfg, conditioning=conditioning)
+            conditioning = [guided, 0]
+        width, height = self.p.width or 512, self.p.height or 512
+        empty = self.add("EmptyLatentImage", "Size", width=width, height=height, batch_size=1)
+        common = {"model": model, "positive": conditioning, "negative": [negative, 0]}
+        latent = self._sampler([empty, 0], common)
+        if self.p.hires is not None:
+            latent = self._hires(self.p.hires, latent, common, width, height)
+        image = self.add("VAEDecode", "Decode", samples=latent, vae=vae)
+        self.add("SaveImage", "Save", images=[image, 0], filename_prefix="hubctl")
+        return self.nodes
+
+    def _models(self) -> tuple[list[Any], list[Any], list[Any]]:
+        ref = next(iter(self.p.of_kind("checkpoint", "unet")), ResourceRef("checkpoint", "model"))
+        loader = self.add("CheckpointLoaderSimple", "Checkpoint", ckpt_name=_file_name(ref))
+        model: list[Any] = [loader, 0]
+        clip: list[Any] = [loader, 1]
+        vae: list[Any] = [loader, 2]
+        for lora in self.p.of_kind("lora", "lycoris"):
+            weight = lora.weight if lora.weight is not None else 1.0
+            clip_weight = lora.weight_te if lora.weight_te is not None else weight
+            key = self.add(
+                "LoraLoader", f"LoRA {lora.name or ''}".strip(), lora_name=_file_name(lora), strength_model=weight,
+                strength_clip=clip_weight, model=model, clip=clip,
+            )  # fmt: skip
+            model, clip = [key, 0], [key, 1]
+        if self.p.clip_skip is not None and self.p.clip_skip > 1:
+            clip = [self.add("CLIPSetLastLayer", "Clip skip", stop_at_clip_layer=-self.p.clip_skip, clip=clip), 0]
+        own_vae = next(iter(self.p.of_kind("vae")), None)
+        if own_vae is not None:
+            vae = [self.add("VAELoader", "VAE", vae_name=_file_name(own_vae)), 0]
+        return model, clip, vae
+
+    def _sampler(self, latent: list[Any], common: Mapping[str, Any], hires: Hires | None = None) -> list[Any]:
+        steps = (hires.steps if hires else None) or self.p.steps or 20
+        cfg = hires.cfg_scale if hires and hires.cfg_scale is not None else self.p.cfg_scale
+        first_denoise = self.p.denoise if self.p.hires is None and self.p.denoise is not None else 1.0
+        hires_denoise = hires.denoise if hires is not None else None
+        key = self.add(
+            "KSampler",
+            "Hires pass" if hires else "Sampler",
+            seed=max(self.p.seed or 0, 0),
+            steps=steps,
+            cfg=cfg if cfg is not None else (1.0 if self.p.distilled_cfg is not None else 7.0),
+            sampler_name=(hires.sampler if hires else None) or self.p.sampler or "euler",
+            scheduler=_comfy_schedule((hires.schedule if hires else None) or self.p.schedule),
+            denoise=(hires_denoise if hires_denoise is not None else 0.5) if hires else first_denoise,
+            latent_image=latent,
+            **common,
+        )
+        return [key, 0]
+
+    def _hires(self, hires: Hires, latent: list[Any], common: Mapping[str, Any], width: int, height: int) -> list[Any]:
+        method = "nearest-exact" if "nearest" in (hires.upscaler or "").lower() else "bilinear"
+        target = (hires.width or 0, hires.height or 0)
+        if hires.upscale is None and any(target):
+            wide = target[0] or round(width * target[1] / height)
+            high = target[1] or round(height * target[0] / width)
+            scaled = self.add(
+                "LatentUpscale", "Upscale", upscale_method=method, width=wide, height=high, crop="disabled",
+                samples=latent,
+            )  # fmt: skip
+        else:
+            factor = hires.upscale or 2.0
+            scaled = self.add("LatentUpscaleBy", "Upscale", upscale_method=method, scale_by=factor, samples=latent)
+        return self._sampler([scaled, 0], common, hires)
+
+
+def _file_name(resource: ResourceRef) -> str:
+    name = resource.name or resource.air or resource.hash or "unknown"
+    return name if resource.name is None or v.stem(name) != name else f"{name}.safetensors"
+
+
+def _comfy_schedule(schedule: str | None) -> str:
+    """ComfyUI's scheduler ids; A1111's "automatic" and "uniform" are its "normal"."""
+    if schedule is None or schedule == "uniform":
+        return "normal"
+    return {"ddim": "ddim_uniform"}.get(schedule, schedule)
+
+
+def _without_tags(prompt: str) -> str:
+    from hubctl.infotext.a1111 import TAG
+
+    return TAG.sub("", prompt)

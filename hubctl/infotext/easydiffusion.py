@@ -1,0 +1,113 @@
+"""Easy Diffusion: one PNG text per setting, or one JSON object, or a text file of `Label: value` lines.
+
+Setting names are either ids ("num_inference_steps") or the labels of its page ("Number of inference steps").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from hubctl.errors import NoParameters
+from hubctl.infotext import _values as v
+from hubctl.infotext.embedded import Embedded
+from hubctl.parameters import GenerationParameters, Generator, ResourceRef
+
+_LABELS = {
+    "prompt": "prompt",
+    "negative prompt": "negative_prompt",
+    "seed": "seed",
+    "stable diffusion model": "use_stable_diffusion_model",
+    "vae model": "use_vae_model",
+    "hypernetwork model": "use_hypernetwork_model",
+    "hypernetwork strength": "hypernetwork_strength",
+    "lora model": "use_lora_model",
+    "lora strength": "lora_alpha",
+    "sampler": "sampler_name",
+    "number of inference steps": "num_inference_steps",
+    "steps": "num_inference_steps",
+    "guidance scale": "guidance_scale",
+    "prompt strength": "prompt_strength",
+    "clip skip": "clip_skip",
+    "width": "width",
+    "height": "height",
+}
+_OWN = {"num_inference_steps", "use_stable_diffusion_model"}
+
+
+def can_parse(embedded: Embedded) -> bool:
+    return _settings(embedded) is not None
+
+
+def _settings(embedded: Embedded) -> dict[str, Any] | None:
+    candidates: list[Mapping[str, Any]] = [embedded.texts]
+    candidates += [value for _, value in embedded.objects("exif:UserComment", "parameters", "text", "sidecar")]
+    candidates += [_lines(text) for name in ("text", "sidecar") if (text := embedded.text(name))]
+    for candidate in candidates:
+        named = {_LABELS.get(key.lower().replace("_", " "), key): value for key, value in candidate.items()}
+        if named.keys() >= _OWN:
+            return named
+    return None
+
+
+def _lines(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text[:100_000].split("\n")[:100]:
+        label, colon, value = line.partition(":")
+        if colon and label.strip().lower() in _LABELS:
+            found[label.strip()] = value.strip()
+    return found
+
+
+def parse(embedded: Embedded) -> GenerationParameters:
+    """Raises NoParameters when there are no Easy Diffusion settings."""
+    p = _settings(embedded)
+    if p is None:
+        raise NoParameters("There is no Easy Diffusion metadata here.")
+    values: dict[str, Any] = {
+        "prompt": str(p.get("prompt") or ""),
+        "negative_prompt": str(p.get("negative_prompt") or ""),
+        "steps": v.positive(v.to_int(p["num_inference_steps"])),
+        **v.sampler_fields(p.get("sampler_name")),
+        "cfg_scale": v.to_float(p.get("guidance_scale")),
+        "seed": v.to_int(p.get("seed")),
+        "width": v.positive(v.to_int(p.get("width"))),
+        "height": v.positive(v.to_int(p.get("height"))),
+        "clip_skip": 2 if str(p.get("clip_skip")).lower() == "true" else None,  # a switch there
+        "denoise": v.to_float(p.get("prompt_strength")),
+        "resources": v.merge_resources(_resources(p)),
+    }
+    return GenerationParameters(
+        **values,
+        generator=Generator("Easy Diffusion"),
+        raw=MappingProxyType(dict(p)),
+        sources=MappingProxyType(
+            {name: "easydiffusion" for name, value in values.items() if value not in (None, "", ())}
+        ),
+    )
+
+
+def _names(value: Any) -> list[str]:
+    """One name, a list, or a list printed as text; folders are kept, "None" is nothing."""
+    if isinstance(value, str):
+        parsed = v.parse_json(value.replace("'", '"')) if value.startswith("[") else None
+        value = parsed if isinstance(parsed, list) else [value]
+    names = [v.stem(item) for item in (value if isinstance(value, list) else ())]
+    return [name for name in names if name and name != "None"]
+
+
+def _resources(p: Mapping[str, Any]) -> Iterator[ResourceRef]:
+    for key, kind, strength in (
+        ("use_stable_diffusion_model", "checkpoint", None),
+        ("use_vae_model", "vae", None),
+        ("use_hypernetwork_model", "hypernetwork", "hypernetwork_strength"),
+        ("use_lora_model", "lora", "lora_alpha"),
+        ("use_embeddings_model", "embedding", None),
+    ):
+        weights = p.get(strength) if strength else None
+        if isinstance(weights, str) and weights.startswith("["):
+            weights = v.parse_json(weights)
+        for index, name in enumerate(_names(p.get(key))):
+            weight = weights[index] if isinstance(weights, list) and index < len(weights) else weights
+            yield ResourceRef(kind, name, v.to_float(weight))
