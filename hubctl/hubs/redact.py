@@ -16,7 +16,9 @@ from typing import Any
 HIDDEN = "***"
 HARMLESS = frozenset(
     {
-        "query", "limit", "page", "cursor", "types", "basemodels", "tag", "username", "user", "sort", "period", "nsfw", "imageid", "modelid", "modelversionid", "fileid", "type", "format", "size", "fp", "withmeta", "flatmeta", "browsinglevel", "ids", "modelversionids", "reason",
+        "query", "limit", "page", "cursor", "types", "basemodels", "tag", "username", "user", "sort", "period", "nsfw",
+        "imageid", "modelid", "modelversionid", "fileid", "type", "format", "size", "fp", "withmeta", "flatmeta",
+        "browsinglevel", "ids", "modelversionids", "reason",
     }
 )  # fmt: skip
 _QUERY = re.compile(r"([?&])([A-Za-z0-9_.%\[\]-]{1,80})=([^&\s\"'<>#]*)")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from hubctl import __version__
@@ -136,6 +136,13 @@ class Transport:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[Self]:
+        try:
+            yield self
+        finally:
+            self.close()
 
     # --- JSON ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,313 @@
+"""Downloads against a hub that misbehaves: the right bytes or the right named error, no good name on bad bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hubctl import errors
+from hubctl.hubs.download import Job, Stopped, Tuning, fetch, fetch_many
+from hubctl.hubs.transport import Transport
+from registry import BlobStore, Partial
+from registry.partial import open_partial
+from rude import FOREVER, SIGNATURE_MARK, TOKEN, RudeHub
+
+EAGER = Tuning(smallest_split=64 << 10, fast=1e12, measure_seconds=0.02)
+SMALL, MULTI = 40_000, 3 << 20
+
+
+def payload(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def reserve(folder: Path, rude: RudeHub, *, declared: bool = True) -> Partial:
+    return open_partial(
+        folder / "partial",
+        BlobStore(folder / "blobs"),
+        sha256=rude.sha256 if declared else None,
+        size=len(rude.data),
+        key=rude.link,
+    )
+
+
+def hub(rude: RudeHub, **options: object) -> Transport:
+    given: dict = {"name": "rude", "token": TOKEN, "timeout": 0.4, "patience": 2.5, "lan": True, **options}
+    return Transport(rude.url, **given)
+
+
+# misdeed: how often it is done, and what must come of it (None: the right bytes)
+MISDEEDS: dict[str, tuple[int, type[errors.KnownError] | None]] = {
+    "nothing": (0, None),
+    "cut": (2, None),
+    "reset": (2, None),
+    "stall": (1, None),
+    "trickle": (1, None),
+    "empty_answer": (2, None),
+    "ignore_range": (FOREVER, None),
+    "lie_start": (FOREVER, None),
+    "no_content_range": (FOREVER, None),
+    "range_416": (1, None),
+    "no_length": (FOREVER, None),
+    "flip": (1, None),
+    "fewer": (FOREVER, errors.VerificationFailed),
+    "more": (FOREVER, errors.VerificationFailed),
+    "gzip": (FOREVER, errors.VerificationFailed),
+    "html": (FOREVER, errors.VerificationFailed),
+    "json": (FOREVER, errors.VerificationFailed),
+    "storage_500": (2, None),
+    "expired": (2, None),
+    "hub_503": (2, None),
+    "hub_404": (1, None),
+    "rate_limit": (2, None),
+    "volume": (FOREVER, errors.RateLimited),
+    "loop": (FOREVER, errors.HubError),
+    "login": (FOREVER, errors.LoginRequired),
+    "early_access": (FOREVER, errors.EarlyAccess),
+    "disabled": (FOREVER, errors.DownloadsDisabled),
+    "archived": (FOREVER, errors.Archived),
+    "region": (FOREVER, errors.RegionBlocked),
+    "edge": (FOREVER, errors.BlockedByEdge),
+}
+WAYS = ("fresh", "resumed", "segmented")
+
+
+def attempt(folder: Path, misdeed: str, way: str, size: int) -> tuple[RudeHub, errors.KnownError | None, bytes]:
+    """One cell of the matrix: what went wrong, and what is on disk afterwards."""
+    data = payload(size)
+    with RudeHub(data, per_connection=12e6 if way == "segmented" else None) as rude, hub(rude).closing() as transport:
+        with reserve(folder, rude) as partial:
+            if way == "resumed":
+                partial.write_at(0, data[: size // 3])
+                partial.meta.update(total=size, etag=rude.etag)
+                partial.checkpoint()
+            rude.misdeeds[misdeed] = MISDEEDS[misdeed][0]
+            try:
+                fetch(
+                    transport, rude.link, partial, size=size, sha256=rude.sha256,
+                    connections=4 if way == "segmented" else 1, tuning=EAGER,
+                )  # fmt: skip
+                blob = partial.seal(rude.sha256)
+                return rude, None, (folder / "blobs" / blob.sha256[:2] / blob.sha256).read_bytes()
+            except errors.KnownError as error:
+                return rude, error, b""
+
+
+@pytest.mark.parametrize("size", [SMALL, MULTI], ids=["small", "multi"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+def test_matrix(tmp_path: Path, misdeed: str, way: str, size: int) -> None:
+    rude, error, content = attempt(tmp_path, misdeed, way, size)
+    expected = MISDEEDS[misdeed][1]
+    if expected is None:
+        assert error is None
+        assert content == rude.data
+    else:
+        assert isinstance(error, expected)
+        assert error.hint or error.message
+        assert not list((tmp_path / "blobs").rglob("*/*"))  # no good name on anything
+    assert len(rude.requests) < 60
+    if way == "resumed" and misdeed in {"cut", "reset", "stall", "volume", "early_access"} and error is not None:
+        assert list((tmp_path / "partial").glob("*.part"))  # what was good is kept
+
+
+def test_several_connections_are_used_when_the_line_is_slow(tmp_path: Path) -> None:
+    with RudeHub(payload(MULTI), per_connection=3e6) as rude, reserve(tmp_path, rude) as partial:
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=4, tuning=EAGER)
+        assert rude.most_active > 1
+        assert partial.digest() == rude.sha256
+
+
+def test_each_segment_renews_its_own_link(tmp_path: Path) -> None:
+    with RudeHub(payload(MULTI), per_connection=3e6, misdeeds={"cut": 3}, lifetime=0.2) as rude:
+        with reserve(tmp_path, rude) as partial:
+            fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=3, tuning=EAGER)
+            assert partial.digest() == rude.sha256
+
+
+def test_a_changed_file_starts_over_and_says_so(tmp_path: Path) -> None:
+    events: list[str] = []
+    data = payload(MULTI)
+    new = bytes(byte ^ 0x55 for byte in data)
+    with RudeHub(data, misdeeds={"change": 1}) as rude, reserve(tmp_path, rude, declared=False) as partial:
+        partial.write_at(0, data[: MULTI // 2])
+        partial.meta.update(total=MULTI, etag='"v1"')
+        partial.checkpoint()
+        fetch(hub(rude), rude.link, partial, size=MULTI, on_event=lambda kind, **facts: events.append(kind))
+        assert partial.digest() == hashlib.sha256(new).hexdigest()
+    assert "restarted" in events
+
+
+def test_only_damaged_ranges_are_fetched_again(tmp_path: Path) -> None:
+    data = payload(MULTI)
+    events: list[tuple[str, dict]] = []
+    with RudeHub(data) as rude, reserve(tmp_path, rude) as partial:
+        for at in range(0, MULTI, 1 << 20):
+            partial.write_at(at, data[at : at + (1 << 20)])
+            partial.checkpoint()
+        partial.meta.update(total=MULTI, etag=rude.etag)
+        with partial.path.open("r+b") as file:  # the disk lies about one chunk
+            file.seek((1 << 20) + 5)
+            file.write(b"damage")
+        partial.discard([])
+        done = fetch(
+            hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, on_event=lambda k, **f: events.append((k, f))
+        )
+        assert partial.digest() == rude.sha256
+    assert done.received <= 1 << 20
+    assert ("repair", {"count": 1, "bytes": 1 << 20}) in events
+
+
+def test_a_lying_hash_is_refused_after_one_more_try(tmp_path: Path) -> None:
+    with RudeHub(payload(SMALL)) as rude, reserve(tmp_path, rude) as partial:
+        with pytest.raises(errors.VerificationFailed) as caught:
+            fetch(hub(rude), rude.link, partial, size=SMALL, sha256="0" * 64)
+        assert caught.value.details["found"] == rude.sha256
+        assert rude.storage_requests() == 2
+
+
+def test_a_public_hub_may_not_send_us_to_a_private_address(tmp_path: Path) -> None:
+    with RudeHub(payload(SMALL)) as rude, reserve(tmp_path, rude) as partial:
+        with pytest.raises(errors.HubError, match="private address"):
+            fetch(hub(rude, lan=False), rude.link, partial, size=SMALL)
+        assert rude.storage_requests() == 0
+
+
+def test_a_hub_that_stays_away_is_given_up_and_the_partial_kept(tmp_path: Path) -> None:
+    data = payload(MULTI)
+    with RudeHub(data, misdeeds={"storage_500": FOREVER}) as rude, reserve(tmp_path, rude) as partial:
+        partial.write_at(0, data[:1000])
+        partial.meta.update(total=MULTI, etag=rude.etag)
+        with pytest.raises(errors.HubUnavailable):
+            fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+        assert partial.received == 1000
+
+
+def test_stop_keeps_what_came_and_the_next_try_continues(tmp_path: Path) -> None:
+    data = payload(MULTI)
+    stop = threading.Event()
+    with RudeHub(data, per_connection=4e6) as rude:
+
+        def watch(done: int, total: int | None) -> None:
+            if done > 1 << 20:
+                stop.set()
+
+        with reserve(tmp_path, rude) as partial, pytest.raises(Stopped):
+            fetch(
+                hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=1, stop=stop, on_bytes=watch
+            )  # fmt: skip
+        rude.per_connection = None
+        with reserve(tmp_path, rude) as partial:
+            had = partial.received
+            done = fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+            assert had >= 1 << 20
+            assert done.received == MULTI - had
+
+
+def test_a_limit_of_bytes_per_second_is_kept(tmp_path: Path) -> None:
+    import time
+
+    with RudeHub(payload(MULTI)) as rude, reserve(tmp_path, rude) as partial:
+        begun = time.monotonic()
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, limit_rate=4_000_000)
+        assert time.monotonic() - begun > 0.5
+
+
+def test_no_key_is_login_required_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    with RudeHub(payload(SMALL)) as rude, reserve(tmp_path, rude) as partial:
+        with pytest.raises(errors.LoginRequired):
+            fetch(hub(rude, token=None), rude.link, partial, size=SMALL)
+        with pytest.raises(errors.TokenRejected):
+            fetch(hub(rude, token="old"), rude.link, partial, size=SMALL)
+
+
+def test_the_key_goes_to_the_hub_only(tmp_path: Path) -> None:
+    with RudeHub(payload(SMALL)) as rude, reserve(tmp_path, rude) as partial:
+        fetch(hub(rude), rude.link, partial, size=SMALL, sha256=rude.sha256)
+        for host, path, headers in rude.requests:
+            assert ("Authorization" in headers) == host.startswith("127.0.0.1")
+            assert TOKEN not in path
+            assert headers["User-Agent"].startswith("hubctl/")
+
+
+def test_no_secret_is_written_anywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    data = payload(MULTI)
+    with RudeHub(data, misdeeds={"cut": 1, "expired": 1, "storage_500": FOREVER}) as rude:
+        with reserve(tmp_path, rude) as partial:
+            partial.write_at(0, data[:1000])
+            with pytest.raises(errors.KnownError) as caught:
+                fetch(
+                    hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256,
+                    on_event=lambda kind, **facts: said.append(repr((kind, facts))),
+                )  # fmt: skip
+        rude.misdeeds.clear()
+        with reserve(tmp_path, rude) as partial:
+            fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+    signatures = {path.split(SIGNATURE_MARK + "=")[1] for _, path, _ in rude.requests if SIGNATURE_MARK in path}
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
+    everything = caplog.text + "".join(said) + str(caught.value.to_json()) + written.decode()
+    assert signatures
+    assert not any(secret in everything for secret in {TOKEN, *signatures})
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.sampled_from(["cut", "reset", "empty_answer", "expired", "hub_503"]), max_size=4),
+    n=st.integers(1, 4),
+)
+def test_any_interleaving_of_cuts_and_resumes_gives_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[str], n: int
+) -> None:
+    folder = tmp_path_factory.mktemp("cuts")
+    with RudeHub(payload(300_000), per_connection=30e6) as rude:
+        for cut in [*cuts, None]:
+            rude.misdeeds = {cut: 1} if cut else {}
+            with reserve(folder, rude) as partial:
+                try:
+                    fetch(
+                        hub(rude, patience=0.0 if cut else 3.0), rude.link, partial, size=300_000, sha256=rude.sha256,
+                        connections=n, tuning=Tuning(smallest_split=32 << 10, fast=1e12, measure_seconds=0.0),
+                    )  # fmt: skip
+                except errors.HubUnavailable:
+                    continue
+                assert partial.seal(rude.sha256).sha256 == rude.sha256
+                return
+        raise AssertionError("the last try had no misdeed and did not finish")
+
+
+def test_many_at_once_and_one_that_fails(tmp_path: Path) -> None:
+    with RudeHub(payload(SMALL)) as rude:
+
+        def one(number: int) -> Job:
+            def run(stop: threading.Event) -> int:
+                if number == 1:
+                    raise errors.NotFound("gone")
+                with reserve(tmp_path / str(number), rude) as partial:
+                    return fetch(hub(rude), rude.link, partial, size=SMALL, sha256=rude.sha256, stop=stop).size
+
+            return Job(str(number), run)
+
+        results = fetch_many([one(number) for number in range(4)], parallel=2)
+    assert [result.value for result in results] == [SMALL, None, SMALL, SMALL]
+    assert isinstance(results[1].error, errors.NotFound)
+
+
+@pytest.mark.slow
+def test_soak_two_hundred_files_with_random_faults(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    faults = ["cut", "reset", "expired", "hub_503", "empty_answer", "ignore_range", "flip", "lie_start"]
+    for number in range(200):
+        with RudeHub(payload(200_000, seed=number)) as rude, reserve(tmp_path, rude) as partial:
+            rude.misdeeds = {chance.choice(faults): chance.randint(1, 2)}
+            fetch(hub(rude), rude.link, partial, size=200_000, sha256=rude.sha256, tuning=EAGER, connections=3)
+            partial.seal(rude.sha256)
+    assert len(list((tmp_path / "blobs").rglob("*/*"))) == 200
+    assert not list((tmp_path / "partial").glob("*"))

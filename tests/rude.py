@@ -1,0 +1,282 @@
+"""A hub and its storage that misbehave on command: real sockets, two host names.
+
+    with RudeHub(data, misdeeds={"cut": 2}) as rude:            # the next two storage requests are cut short
+        fetch(Transport(rude.url, …), rude.link, partial)
+
+The hub answers on 127.0.0.1 and sends downloads to signed links on `localhost`, which expire, accept no Authorization
+and are good for as many uses as `uses` says. `requests` lists what was asked, for tests that bound or search it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+FOREVER = 10**9
+TOKEN = "sekrit-token-5f1c"
+SIGNATURE_MARK = "X-Amz-Signature"
+
+
+@dataclass
+class RudeHub:
+    data: bytes
+    misdeeds: dict[str, int] = field(default_factory=dict)  # name → how many requests it is done to
+    token: str | None = TOKEN
+    lifetime: float = 60.0  # seconds a signed link lives
+    per_connection: float | None = None  # bytes/s
+    latency: float = 0.0  # seconds before each answer
+    etag: str | None = '"v1"'
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)  # path → fixed answer
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # host, path, headers
+    active: int = 0
+    most_active: int = 0
+
+    def __enter__(self) -> Self:
+        rude = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                rude._serve(self)
+
+            def do_POST(self) -> None:
+                self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                rude._serve(self)
+
+            def log_message(self, *args: Any) -> None:
+                """Quiet."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Clients hang up here all the time."""
+
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def link(self) -> str:
+        return f"{self.url}/api/download/models/130072?fileId=7"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def storage_requests(self) -> int:
+        return sum(1 for _, path, _ in self.requests if path.startswith("/storage"))
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _misdeed(self, *names: str) -> str | None:
+        """The first of these misdeeds that is still to be done, counted down."""
+        with self._lock:
+            for name in names:
+                if self.misdeeds.get(name, 0) > 0:
+                    self.misdeeds[name] -= 1
+                    return name
+        return None
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._lock:
+            self.requests.append((handler.headers.get("Host", ""), handler.path, dict(handler.headers.items())))
+            self.active += 1
+            self.most_active = max(self.most_active, self.active)
+        try:
+            if self.latency:
+                time.sleep(self.latency)
+            path = urlsplit(handler.path).path
+            fixed = self.answers.get(handler.path) or self.answers.get(path)
+            if fixed is not None:
+                self._answer(handler, *fixed)
+            elif path.startswith("/api/download/"):
+                self._hub(handler)
+            elif path.startswith("/storage"):
+                self._storage(handler)
+            elif path == "/api/v1/me":
+                known = handler.headers.get("Authorization") == f"Bearer {self.token}"
+                self._json(handler, 200 if known else 401, {"id": 1} if known else {"error": "Unauthorized"})
+            elif path == "/login":
+                self._answer(handler, 200, {"Content-Type": "text/html"}, b"<!doctype html><title>Log in</title>")
+            else:
+                self._json(handler, 404, {"error": "Not found"})
+        finally:
+            with self._lock:
+                self.active -= 1
+
+    def _json(self, handler: BaseHTTPRequestHandler, status: int, body: Any, **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._answer(handler, status, {"Content-Type": "application/json", **named}, json.dumps(body).encode())
+
+    def _answer(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def _redirect(self, handler: BaseHTTPRequestHandler, location: str) -> None:
+        self._answer(handler, 307, {"Location": location, "Cache-Control": "no-store"}, b"")
+
+    def _hub(self, handler: BaseHTTPRequestHandler) -> None:
+        if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
+            message = "The creator of this asset requires you to be logged in to download it"
+            return self._json(handler, 401, {"error": "Unauthorized", "message": message})
+        match self._misdeed(
+            "loop", "private", "login", "hub_503", "hub_404", "rate_limit", "early_access", "disabled", "archived",
+            "region", "edge", "volume",
+        ):  # fmt: skip
+            case "loop":
+                return self._redirect(handler, handler.path)
+            case "private":
+                return self._redirect(handler, "http://10.255.255.1/metadata")
+            case "login":
+                return self._redirect(handler, "/login?returnUrl=x&reason=download-auth")
+            case "hub_503":
+                return self._json(handler, 503, {"error": "Server busy, please retry shortly."}, Retry_After="0")
+            case "hub_404":
+                return self._json(handler, 404, {"error": "File not found"})
+            case "rate_limit":
+                return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="0")
+            case "volume":
+                return self._json(handler, 429, {"error": "We've noticed an unusual amount of downloading"})
+            case "early_access":
+                body = {"error": "Early Access", "deadline": "2031-02-03T00:00:00.000Z", "message": "Early Access"}
+                return self._json(handler, 403, body)
+            case "disabled":
+                message = "The creator of this asset has disabled downloads on this file"
+                return self._json(handler, 401, {"error": "Unauthorized", "message": message})
+            case "archived":
+                return self._json(handler, 410, {"error": "Model archived, not available for download"})
+            case "region":
+                return self._json(handler, 451, {"error": "Not in your region", "code": "REGION_BLOCKED"})
+            case "edge":
+                page = b"<!DOCTYPE html><title>Just a moment...</title>"
+                return self._answer(handler, 403, {"Content-Type": "text/html"}, page)
+        self._redirect(handler, self._sign())
+        return None
+
+    def _sign(self) -> str:
+        expires = f"{time.time() + self.lifetime:.3f}"
+        return (
+            f"http://localhost:{self.port}/storage/model?X-Amz-Expires={expires}&{SIGNATURE_MARK}={self._mac(expires)}"
+        )
+
+    def _mac(self, expires: str) -> str:
+        return hmac.new(b"storage", expires.encode(), "sha256").hexdigest()
+
+    def _storage(self, handler: BaseHTTPRequestHandler) -> None:
+        query = parse_qs(urlsplit(handler.path).query)
+        expires = query.get("X-Amz-Expires", ["0"])[0]
+        if "Authorization" in handler.headers:
+            return self._answer(handler, 400, {"Content-Type": "application/xml"}, b"<Error>InvalidArgument</Error>")
+        signed = hmac.compare_digest(query.get(SIGNATURE_MARK, [""])[0], self._mac(expires))
+        if not signed or float(expires) < time.time() or self._misdeed("expired"):
+            return self._answer(handler, 403, {"Content-Type": "application/xml"}, b"<Error>ExpiredToken</Error>")
+        self._send_file(handler)
+        return None
+
+    def _send_file(self, handler: BaseHTTPRequestHandler) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        deed = self._misdeed(
+            "ignore_range", "lie_start", "no_content_range", "range_416", "cut", "reset", "stall", "trickle", "fewer",
+            "more", "gzip", "html", "json", "no_length", "flip", "change", "storage_500", "empty_answer",
+        )  # fmt: skip
+        data = self.data
+        if deed == "change":
+            self.etag, self.data = '"v2"', bytes(byte ^ 0x55 for byte in self.data)
+            data = self.data
+        if deed == "html":
+            return self._answer(handler, 200, {"Content-Type": "text/html"}, b"<!doctype html><p>Sorry")
+        if deed == "json":
+            body = b'{"error":"Unauthorized","message":"who are you?"}'
+            return self._answer(handler, 200, {"Content-Type": "application/json"}, body)
+        if deed == "storage_500":
+            return self._answer(handler, 500, {}, b"")
+        if deed == "empty_answer":
+            handler.close_connection = True
+            return None
+        if deed == "fewer":
+            data = data[: len(data) // 2]
+        if deed == "more":
+            data = data + bytes(4 << 20)
+        start, end, status = 0, len(data), 200
+        stale = "If-Range" in handler.headers and handler.headers["If-Range"] != self.etag
+        if asked and deed != "ignore_range" and not stale:
+            start, status = int(asked[1]), 206
+            end = min(int(asked[2]) + 1, len(data)) if asked[2] else len(data)
+            if start >= len(data) or deed == "range_416":
+                return self._answer(handler, 416, {"Content-Range": f"bytes */{len(data)}"}, b"")
+        self._send_body(handler, deed, data, start, end, status)
+        return None
+
+    def _send_body(
+        self, handler: BaseHTTPRequestHandler, deed: str | None, data: bytes, start: int, end: int, status: int
+    ) -> None:
+        body = bytearray(data[start:end])
+        if deed == "flip" and body:
+            body[len(body) // 2] ^= 0xFF
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/octet-stream")
+        if self.etag:
+            handler.send_header("ETag", self.etag)
+        if status == 206 and deed != "no_content_range":
+            shown = start + 1 if deed == "lie_start" else start
+            handler.send_header("Content-Range", f"bytes {shown}-{end - 1}/{len(data)}")
+        if deed == "gzip":
+            handler.send_header("Content-Encoding", "gzip")
+        if deed == "no_length" and status == 200:
+            handler.send_header("Connection", "close")
+            handler.close_connection = True
+        else:
+            handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        stop_at = len(body) // 2 if deed in {"cut", "reset", "stall", "trickle"} else len(body)
+        self._pour(handler, body[:stop_at])
+        if deed in {"stall", "trickle"}:
+            for _ in range(40):
+                if self._closing.wait(0.05):
+                    break
+                if deed == "trickle":
+                    handler.wfile.write(b"\0")
+        if deed == "reset":
+            handler.wfile.flush()
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.close()
+        if stop_at != len(body):
+            handler.close_connection = True
+
+    def _pour(self, handler: BaseHTTPRequestHandler, body: bytes | bytearray) -> None:
+        view = memoryview(body)
+        if self.per_connection is None:
+            handler.wfile.write(view)
+            return
+        step = max(1024, int(self.per_connection / 50))
+        for at in range(0, len(view), step):
+            handler.wfile.write(view[at : at + step])
+            time.sleep(step / self.per_connection)

@@ -1,0 +1,127 @@
+"""What a person may type, and what must be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubctl import refs
+from hubctl.errors import InvalidReference
+from hubctl.hubs import query
+from hubctl.refs import AirRef, AmbiguousId, HashRef, ImageRef, ModelRef, ModelVersionRef, NameRef, PathRef, VersionRef
+
+READ = {
+    "4201": AmbiguousId(4201),
+    " 4201 ": AmbiguousId(4201),
+    "4201@130072": ModelVersionRef(4201, 130072),
+    "model:4201": ModelRef(4201),
+    "version:130072": VersionRef(130072),
+    "image:9173928": ImageRef(9173928),
+    "https://civitai.com/models/4201": ModelRef(4201),
+    "https://civitai.com/models/4201/realistic-vision": ModelRef(4201),
+    "https://civitai.red/models/4201?modelVersionId=130072": ModelVersionRef(4201, 130072),
+    "https://www.civitai.com/models/4201/x?modelVersionId=130072#c": ModelVersionRef(4201, 130072),
+    "HTTPS://CIVITAI.GREEN/models/4201": ModelRef(4201),
+    "https://civitai.com/api/v1/models/4201": ModelRef(4201),
+    "https://civitai.com/api/v1/model-versions/130072": VersionRef(130072),
+    "https://civitai.com/api/download/models/130072?type=Model&fileId=7": VersionRef(130072, 7),
+    "https://api.civitai.com/download/models/130072": VersionRef(130072),
+    "https://civitai.com/images/9173928": ImageRef(9173928),
+    "http://127.0.0.1:8642/models/1": ModelRef(1),
+    "0xABCDEF1234": HashRef("ABCDEF1234", "AutoV2"),
+    "abcdef123456": HashRef("ABCDEF123456", "AutoV3"),
+    "ab" * 32: HashRef("AB" * 32, "SHA256 or BLAKE3"),
+    "hash:12345678": HashRef("12345678", "AutoV1 or CRC32"),
+    "more  details": NameRef("more details"),
+    "Ümläut ✨ LoRA": NameRef("Ümläut ✨ LoRA"),
+}
+
+
+@pytest.mark.parametrize("text", READ)
+def test_reads(text: str) -> None:
+    assert refs.parse(text) == READ[text]
+
+
+@pytest.mark.parametrize("text", ["urn:air:sd1:lora:civitai:4201@130072", "civitai:4201@130072"])
+def test_reads_airs(text: str) -> None:
+    found = refs.parse(text)
+    assert isinstance(found, AirRef)
+    assert (found.air.id, found.air.version) == ("4201", "130072")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "   ", "0@1", "4201@99999999999", "version:abc", "e3b0c44298fc", "0xe3b0c44298", "https://civitai.com/user/x",
+        "https://civitai.com/models/abc", "https://", "http://[::1", "urn:air:", "./no-such-file.png", "a\x1b[2Jb", "x" * 5000,
+        "https://civitai.com/models/4201?modelVersionId=-1", "hash:xyz", "n" * 300,
+    ],
+)  # fmt: skip
+def test_refuses(text: str) -> None:
+    if text == "0xe3b0c44298":
+        assert refs.parse(text) == HashRef("E3B0C44298", "AutoV2")  # ten digits may be a real AutoV2
+        return
+    with pytest.raises(InvalidReference) as caught:
+        refs.parse(text)
+    assert caught.value.hint
+    assert "\x1b" not in caught.value.message
+
+
+def test_an_existing_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "picture.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert refs.parse("picture.png") == PathRef(Path("picture.png"))
+
+
+@given(st.text(max_size=3000))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        found = refs.parse(text)
+    except InvalidReference as error:
+        assert error.message.isprintable() or not text.isprintable()
+    else:
+        assert found is not None
+
+
+@given(st.integers(1, refs.LARGEST_ID), st.integers(1, refs.LARGEST_ID), st.sampled_from(["com", "red", "green"]))
+def test_urls_say_what_ids_say(model: int, version: int, domain: str) -> None:
+    page = f"https://civitai.{domain}/models/{model}/any-slug?modelVersionId={version}"
+    assert refs.parse(page) == refs.parse(f"{model}@{version}")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("lora", ("LORA",)), ("LORA", ("LORA",)), ("loras", ("LORA",)), ("locon", ("LoCon",)), ("lycoris", ("LoCon",)),
+        ("ti", ("TextualInversion",)), ("embedding", ("TextualInversion",)), ("embeddings", ("TextualInversion",)),
+        ("textual-inversion", ("TextualInversion",)), ("Textual Inversion", ("TextualInversion",)),
+        ("ckpt", ("Checkpoint",)), ("model", ("Checkpoint",)), ("checkpoints", ("Checkpoint",)), ("vae", ("VAE",)),
+        ("control-net", ("Controlnet",)), ("pose", ("Poses",)), ("workflow", ("Workflows", "ComfyWorkflows")),
+    ],
+)  # fmt: skip
+def test_type_words(text: str, names: tuple[str, ...]) -> None:
+    assert query.model_type(text) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("sd1.5", "SD 1.5"), ("SD 1.5", "SD 1.5"), ("sd-1.5", "SD 1.5"), ("sdxl", "SDXL 1.0"), ("flux.1 d", "Flux.1 D"),
+     ("pony", "Pony"), ("illustrious", "Illustrious"), ("Brand New 7", "Brand New 7")],
+)  # fmt: skip
+def test_base_model_words(text: str, name: str) -> None:
+    assert query.base_model(text) == name
+
+
+def test_other_words_and_near_misses() -> None:
+    assert query.sort_name("downloads") == "Most Downloaded"
+    assert query.period_name("all time") == "AllTime"
+    assert query.model_types(["lora,locon", "lora"]) == ("LORA", "LoCon")
+    with pytest.raises(InvalidReference) as caught:
+        query.model_type("chekpoint")
+    assert "Checkpoint" in (caught.value.hint or "")
+    for ask in (query.model_type, query.base_model, query.sort_name, query.period_name):
+        with pytest.raises(InvalidReference):
+            ask("z" * 10_000)
