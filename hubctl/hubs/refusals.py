@@ -82,12 +82,12 @@ def _sentence(data: Any, depth: int = 0) -> str:
     if not isinstance(data, dict):
         return ""
     inner = data.get("error")
-    if isinstance(inner, dict):
-        return _sentence(inner.get("json", inner), depth + 1)
+    if isinstance(inner, dict) and (found := _sentence(inner.get("json", inner), depth + 1)):
+        return found
     for value in (data.get("message"), inner):
         if isinstance(value, str) and value:
             return _issues(value)
-    return _sentence(inner, depth + 1) if inner else ""
+    return _sentence(inner, depth + 1) if isinstance(inner, list) else ""
 
 
 def _issues(text: str) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rude import FOREVER, SIGNATURE_MARK, TOKEN, RudeHub
 
 from hubctl import errors
 from hubctl.hubs.download import Job, Stopped, Tuning, fetch, fetch_many
 from hubctl.hubs.transport import Transport
 from registry import BlobStore, Partial
 from registry.partial import open_partial
-from rude import FOREVER, SIGNATURE_MARK, TOKEN, RudeHub
 
 EAGER = Tuning(smallest_split=64 << 10, fast=1e12, measure_seconds=0.02)
 SMALL, MULTI = 40_000, 3 << 20

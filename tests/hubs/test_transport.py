@@ -146,7 +146,9 @@ def test_many_hashes_at_once() -> None:
 
 SHAPES = {
     '{"error":"text"}': "text",
-    '{"error":{"name":"ZodError","message":"[{\\"path\\":[\\"types\\"],\\"message\\":\\"Invalid\\"}]"}}': "types: Invalid",
+    json.dumps(
+        {"error": {"name": "ZodError", "message": '[{"path":["types"],"message":"Invalid"}]'}}
+    ): "types: Invalid",
     '{"error":"✖ Invalid input\\n  → at id"}': "✖ Invalid input → at id",
     '{"message":"text"}': "text",
     '[{"code":"x","path":["limit"],"message":"too big"}]': "limit: too big",
