@@ -35,6 +35,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("comfyui-anima.png", "height"): "the rgthree latent node names the size: '1216 x 832 (landscape)'",
     ("comfyui-comfyroll.png", "width"): "the rgthree latent node names the size: '1024 x 1024 (square)'",
     ("comfyui-comfyroll.png", "height"): "the rgthree latent node names the size: '1024 x 1024 (square)'",
+    ("comfyui-comfyroll.png", "clip_skip"): "the CLIPSetLastLayer node is not upstream of the picture that was saved",
     ("InvokeAI-invokeai_sdmeta1.png", "prompt"): "InvokeAI 2.x: text in square brackets is the negative prompt",
     ("tensorart.png", "seed"): "-1 means random; the graph beside it has the seed that was drawn",
 }
@@ -184,7 +185,12 @@ _NOT_FIELDS = ("other_settings_keys", "lora_hashes", "air_resources", "has_subgr
 def fields(expected: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Expected fields that are known: "unknown" is not certain and not tested."""
     block = expected.get("from_graph", expected)
+    beside = expected.get("from_parameters_text", {})
     for name, value in block.items():
+        if value is None and beside.get(name) is not None:
+            continue  # the graph does not say, the text beside it does
+        if name == "hires" and value is None and "node_count" in block:
+            continue  # a graph's second pass stands under `second_pass`
         unknown = isinstance(value, str) and value.startswith("unknown")
         if not unknown and name not in _FROM_TEXT and name not in _NOT_FIELDS:
             yield name, value

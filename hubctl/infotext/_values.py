@@ -148,10 +148,30 @@ def merge_resources(resources: Iterable[ResourceRef]) -> tuple[ResourceRef, ...]
         if known is None:
             merged[key] = resource
             continue
-        filled = {name: value for name, value in resource.to_json().items() if value is not None}
-        filled.update({name: value for name, value in known.to_json().items() if value is not None})
-        merged[key] = ResourceRef(**filled)
+        merged[key] = _joined(known, resource)
     return tuple(merged.values())
+
+
+def _joined(known: ResourceRef, more: ResourceRef) -> ResourceRef:
+    """What `known` says, completed by what `more` says; "other" says nothing about the kind."""
+    values = {name: value for name, value in more.to_json().items() if value is not None}
+    values.update({name: value for name, value in known.to_json().items() if value not in (None, "other")})
+    return ResourceRef(**values)
+
+
+def merge_versions(resources: Iterable[ResourceRef]) -> tuple[ResourceRef, ...]:
+    """`merge_resources`, then entries of one version id joined, then the only checkpoint with the only one by id."""
+    merged: dict[Any, ResourceRef] = {}
+    for resource in merge_resources(resources):
+        key = resource.version_id or (resource.kind, resource.name, resource.air, resource.hash)
+        merged[key] = _joined(merged[key], resource) if key in merged else resource
+    out = list(merged.values())
+    named = [r for r in out if r.kind == "checkpoint" and r.version_id is None and r.name]
+    by_id = [r for r in out if r.kind == "checkpoint" and r.version_id is not None and r.name is None]
+    if len(named) == len(by_id) == 1:
+        out[out.index(named[0])] = _joined(named[0], by_id[0])
+        out.remove(by_id[0])
+    return tuple(out)
 
 
 def hash_warning(named: Mapping[str, Any]) -> tuple[str, ...]:

@@ -74,7 +74,9 @@ def parse(source: Embedded | str) -> GenerationParameters:
     """Infotext → parameters. Raises NoParameters when there is no settings line."""
     embedded = source if isinstance(source, Embedded) else None
     text = infotext_of(source) if isinstance(source, Embedded) else source[:MAX_CHARS]
-    if text is None or (lines := _normalise(text).split("\n")) is None or (at := _settings_line(lines)) is None:
+    lines = _normalise(text or "").split("\n")
+    at = _settings_line(lines)
+    if at is None:
         raise NoParameters("This text has no settings line (`Steps: …`).")
     line, after = _joined_settings(lines, at)
     prompt, negative, before = _prompts(lines[:at])
@@ -145,7 +147,7 @@ def _joined(lines: list[str]) -> str:
 
 
 def _templates(lines: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Dynamic prompts' and SD.Next's `Template:` blocks, which repeat the prompt before its wildcards were filled in."""
+    """Dynamic prompts' and SD.Next's `Template:` blocks: the prompt before its wildcards were filled in."""
     kept: list[str] = []
     templates: dict[str, list[str]] = {}
     current: list[str] | None = None
@@ -284,14 +286,14 @@ def from_settings(
         "ensd": known.int("ensd"),
         "eta": known.float("eta"),
         "rng": _rng(known.text("rng")),
-        "resources": v.merge_resources(_resources(known, prompt, hashes)),
+        "resources": v.merge_versions(_resources(known, prompt, hashes)),
     }
     said = {name for name, value in values.items() if value not in (None, "", ())}
     return GenerationParameters(
         **values,
         generator=_generator(known, values["sampler_label"], embedded),
         raw=MappingProxyType(dict(settings)),
-        sources=MappingProxyType({name: "infotext" for name in (*sorted(said), "raw")}),
+        sources=MappingProxyType(dict.fromkeys((*sorted(said), "raw"), "infotext")),
         warnings=v.hash_warning(hashes),
     )
 
@@ -460,12 +462,8 @@ def civitai_resources(items: list[Any]) -> Iterator[ResourceRef]:
         version = v.to_int(item.get("modelVersionId"))
         if air is None and version is None:
             continue
-        name = v.to_text(item.get("modelName"))
-        if air is not None:
-            yield ResourceRef(**{**air.to_json(), "name": name})
-        else:
-            kind = v.kind_of(item.get("type"))
-            yield ResourceRef(kind=kind, name=name, weight=v.to_float(weight), version_id=version)
+        # `modelName` is a title, not a file's name, so it stays in `raw`
+        yield air or ResourceRef(v.kind_of(item.get("type")), weight=v.to_float(weight), version_id=version)
 
 
 # --- reading: which program -------------------------------------------------------------------------------------------
@@ -521,6 +519,7 @@ _KEPT_KEYS = (
 """Settings that change a run and have no field of their own: written from `raw` whoever wrote it."""
 
 _COMPACT_JSON = ("civitai resources", "civitai metadata")
+_NEVER_QUOTED = ("created date",)  # Civitai writes its date bare
 
 
 def write(parameters: GenerationParameters) -> str:
@@ -574,7 +573,8 @@ def _written(key: str, value: Any) -> str:
         separators = (",", ":") if key.lower() in _COMPACT_JSON else None
         return json.dumps(value, ensure_ascii=False, separators=separators)
     text = _number(value)
-    return json.dumps(text, ensure_ascii=False) if any(char in text for char in ",\n:") else text
+    quoted = any(char in text for char in ",\n:") and key.lower() not in _NEVER_QUOTED
+    return json.dumps(text, ensure_ascii=False) if quoted else text
 
 
 def _number(value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from hubctl.errors import NoParameters
 from hubctl.infotext import _values as v
 from hubctl.infotext import a1111, comfy
+from hubctl.infotext._graph import is_prompt, is_workflow
 from hubctl.infotext.embedded import Embedded
 from hubctl.parameters import GenerationParameters, Generator, ResourceRef
 
@@ -31,7 +32,7 @@ def _graph(embedded: Embedded) -> dict[str, Any] | None:
     for _, value in embedded.objects():
         extra = value.get("extra")
         has_airs = isinstance(extra, Mapping) and isinstance(extra.get("airs"), list)
-        if has_airs or ("extraMetadata" in value and comfy.is_prompt(value)):
+        if has_airs or ("extraMetadata" in value and is_prompt(value)):
             return value
     return None
 
@@ -48,31 +49,16 @@ def parse(embedded: Embedded) -> GenerationParameters:
     refs = (v.air_resource(air) for air in (airs if isinstance(airs, list) else ())[:256] if isinstance(air, str))
     named = tuple(ref for ref in refs if ref is not None)
     if not isinstance(asked, dict):
-        resources = _by_version((*walked.resources, *named))
+        resources = v.merge_versions((*walked.resources, *named))
         return replace(walked, generator=Generator("Civitai"), resources=resources)
     read = from_meta({**asked, "civitaiResources": asked.get("resources", [])}, source="civitai:extraMetadata")
     return replace(
         read,
         generator=Generator("Civitai"),
-        resources=_by_version((*walked.resources, *named, *read.resources)),
+        resources=v.merge_versions((*walked.resources, *named, *read.resources)),
         raw=MappingProxyType({**walked.raw, "extraMetadata": asked}),
         warnings=(*walked.warnings, *read.warnings) if not read.steps else read.warnings,
     )
-
-
-def _by_version(resources: tuple[ResourceRef, ...]) -> tuple[ResourceRef, ...]:
-    """Entries of the same version joined: an AIR says the kind, a resource list the weight."""
-    merged: dict[Any, ResourceRef] = {}
-    for resource in v.merge_resources(resources):
-        key = resource.version_id or (resource.kind, resource.name, resource.air)
-        known = merged.get(key)
-        if known is None:
-            merged[key] = resource
-            continue
-        filled = {name: value for name, value in resource.to_json().items() if value is not None}
-        kept = {name: value for name, value in known.to_json().items() if value is not None and value != "other"}
-        merged[key] = ResourceRef(**{**filled, **kept})
-    return tuple(merged.values())
 
 
 # --- the hub's `meta` -------------------------------------------------------------------------------------------------
@@ -110,7 +96,7 @@ def from_meta(meta: Mapping[str, Any] | None, *, source: str = "api:meta") -> Ge
     listed = a1111.from_settings(_prompt(meta, "prompt"), _prompt(meta, "negativePrompt"), _settings(meta))
     listed = replace(
         listed,
-        resources=_by_version(_matched((*listed.resources, *_listed(meta)))),
+        resources=v.merge_versions(_matched((*listed.resources, *_listed(meta)))),
         generator=_generator(meta, listed.generator),
         raw=MappingProxyType(dict(meta)),
         sources=MappingProxyType({name: source for name in listed.sources if name != "raw"}),
@@ -187,8 +173,8 @@ def _comfy(meta: Mapping[str, Any]) -> GenerationParameters | None:
     parts = [
         v.parse_object(part) if isinstance(part, str) else part for part in (value.get("prompt"), value.get("workflow"))
     ]
-    prompt = parts[0] if comfy.is_prompt(parts[0]) else None
-    workflow = parts[1] if comfy.is_workflow(parts[1]) else None
+    prompt = parts[0] if is_prompt(parts[0]) else None
+    workflow = parts[1] if is_workflow(parts[1]) else None
     return comfy.parse_graph(prompt, workflow) if prompt or workflow else None
 
 
@@ -198,6 +184,6 @@ def _with_graph(graph: GenerationParameters, listed: GenerationParameters) -> Ge
     return replace(
         merged,
         generator=listed.generator,
-        resources=_by_version(v.merge_resources((*merged.resources, *listed.resources))),
+        resources=v.merge_versions(v.merge_resources((*merged.resources, *listed.resources))),
         raw=MappingProxyType({**listed.raw, "samplers": graph.raw.get("samplers", [])}),
     )

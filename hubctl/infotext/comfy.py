@@ -1,7 +1,7 @@
 """ComfyUI: the graph that made a picture, followed backwards from the saved image.
 
-PNG keeps the API graph under `prompt` and the UI's under `workflow`; WebP and JPEG under EXIF Model/Make as
-`prompt:{…}`/`workflow:{…}`, and saver nodes in other EXIF fields. The walk starts at the node that saved, goes up to the
+PNG keeps the API graph under `prompt` and the UI's under `workflow`; WebP and JPEG in EXIF Model and Make as
+`prompt:{…}`/`workflow:{…}`, saver nodes in other EXIF fields. The walk starts at the node that saved, goes up to the
 samplers, and from the first pass's sampler to its prompts, model, LoRAs, latent and VAE. Node classes are recognised by
 the inputs they have rather than by name alone, because most graphs use nodes nobody has a list of; where the walk stops
 at a node that says nothing, the node is named in `warnings`.
@@ -118,7 +118,7 @@ def parse_graph(prompt: Mapping[str, Any] | None, workflow: Mapping[str, Any] | 
     raw: dict[str, Any] = {
         "samplers": [passes[node.id].to_json() for node in samplers],
         "models": _models(graph, workflow),
-        "node_types": sorted({node.type for node in graph.values()}),
+        "node_types": sorted({node.type for node in graph.values()} | set(_workflow_types(workflow))),
     }
     raw |= {name: value for name, value in (("prompt", prompt), ("workflow", workflow)) if value is not None}
     base = GenerationParameters(generator=Generator("ComfyUI", _frontend(workflow)), raw=MappingProxyType(raw))
@@ -133,21 +133,33 @@ def _frontend(workflow: Mapping[str, Any] | None) -> str | None:
     return v.to_text(extra.get("frontendVersion")) if isinstance(extra, Mapping) else None
 
 
+def _containers(workflow: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Node objects of a workflow and its subgraphs, notes and muted nodes among them."""
+    definitions = workflow.get("definitions") if workflow is not None else None
+    subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
+    for container in (workflow, *(subgraphs if isinstance(subgraphs, list) else ())):
+        nodes = container.get("nodes") if isinstance(container, Mapping) else None
+        yield from (node for node in (nodes if isinstance(nodes, list) else ()) if isinstance(node, Mapping))
+
+
+def _workflow_types(workflow: Mapping[str, Any] | None) -> Iterator[str]:
+    definitions = workflow.get("definitions") if workflow is not None else None
+    subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
+    ids = {str(s.get("id")) for s in (subgraphs if isinstance(subgraphs, list) else ()) if isinstance(s, Mapping)}
+    for node in _containers(workflow):
+        if isinstance(node.get("type"), str) and node["type"] not in ids:
+            yield node["type"]
+
+
 def _models(graph: Graph, workflow: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Every file a loader names, and the download hints templates keep in `properties.models`."""
     found: dict[str, dict[str, Any]] = {}
-    containers: list[Any] = [workflow]
-    definitions = workflow.get("definitions") if workflow is not None else None
-    if isinstance(definitions, Mapping) and isinstance(definitions.get("subgraphs"), list):
-        containers += definitions["subgraphs"]
-    for container in containers:
-        nodes = container.get("nodes") if isinstance(container, Mapping) else None
-        for node in nodes if isinstance(nodes, list) else ():
-            properties = node.get("properties") if isinstance(node, Mapping) else None
-            models = properties.get("models") if isinstance(properties, Mapping) else None
-            for model in models if isinstance(models, list) else ():
-                if isinstance(model, Mapping) and isinstance(model.get("name"), str):
-                    found.setdefault(model["name"], {key: model.get(key) for key in ("name", "directory", "url")})
+    for node in _containers(workflow):
+        properties = node.get("properties")
+        models = properties.get("models") if isinstance(properties, Mapping) else None
+        for model in models if isinstance(models, list) else ():
+            if isinstance(model, Mapping) and isinstance(model.get("name"), str):
+                found.setdefault(model["name"], {key: model.get(key) for key in ("name", "directory", "url")})
     for resource in _loaded(graph):
         for name in (resource.name, resource.air):
             if name and not any(v.stem(known) == name for known in found):
@@ -296,10 +308,8 @@ _TEXT_INPUTS = (
 )  # fmt: skip
 _NEGATIVE_INPUTS = ("negative", "text_negative", "negative_prompt", "negative_text")
 _JOINERS = ("concat", "join", "combine", "multiline", "append")
-_JOINED_INPUTS = tuple(
-    f"{stem}{mark}" for mark in ("1", "_1", "_a", "_A", "2", "_2", "_b", "_B", "3", "_3", "_c", "_C", "4", "_4", "_d", "_D")
-    for stem in ("text", "string", "prompt")
-)  # fmt: skip
+_JOIN_MARKS = ("1", "_1", "_a", "_A", "2", "_2", "_b", "_B", "3", "_3", "_c", "_C", "4", "_4", "_d", "_D")
+_JOINED_INPUTS = tuple(f"{stem}{mark}" for mark in _JOIN_MARKS for stem in ("text", "string", "prompt"))
 _ENCODER_TEXTS = ("text_g", "text_l", "clip_l", "clip_g", "t5xxl", "bert", "mt5xl", "llama")
 _CONDITIONING_INPUTS = (
     "conditioning", "conditioning_to", "conditioning_1", "conditioning_2", "conditioning_from", "cond", "conditioning1",
@@ -311,6 +321,9 @@ _IMAGE_INPUTS = (
 )  # fmt: skip
 _MODEL_INPUTS = ("model", "model1", "model2", "unet", "base_model", "diffusion_model", "basic_pipe", "pipe", "ctx")
 _SWITCHES = ("switch", "select", "index", "Input", "input", "boolean", "boolean_value", "condition")
+_NUMBERED_INPUTS = (
+    "input", "value", "image", "model", "latent", "clip", "vae", "conditioning", "positive", "text", "any_0", "any_",
+)  # fmt: skip
 _CHECKPOINT_INPUTS = ("ckpt_name", "unet_name", "base_ckpt_name", "checkpoint", "model_name", "gguf_name", "ckpt")
 
 
@@ -353,13 +366,13 @@ class _Walk:
             found = self.graph.get(value.node) if isinstance(value, Link) else None
             if found is None:
                 return None
-            onward = self._passes_on(found, value.slot)
+            onward = self._passes_on(found)
             if onward is None:
                 return found
             value = onward
         return None
 
-    def _passes_on(self, node: Node, slot: int) -> Link | None:
+    def _passes_on(self, node: Node) -> Link | None:
         """The input that a reroute or switch hands to its output; None for nodes that make something."""
         kind = node.type.lower()
         links = dict(node.links())
@@ -371,8 +384,7 @@ class _Walk:
         if isinstance(choice, bool):
             names: tuple[str, ...] = ("on_true", "true", "if_true") if choice else ("on_false", "false", "if_false")
         elif (number := v.to_int(choice)) is not None:
-            names = tuple(f"{stem}{number}" for stem in ("input", "value", "image", "model", "latent", "clip", "vae",
-                                                           "conditioning", "positive", "text", "any_0", "any_"))  # fmt: skip
+            names = tuple(f"{stem}{number}" for stem in _NUMBERED_INPUTS)
         else:
             names = ()
         chosen = next((links[name] for name in names if name in links), None)
@@ -507,13 +519,12 @@ class _Walk:
             if node is None or node.id in seen:
                 continue
             seen.add(node.id)
-            networks = list(loras(node))
+            networks: list[ResourceRef] = list(loras(node))
             stacks = [s for name, link in node.links() if "stack" in name and (s := self.node(link))]
             for stack in stacks:
-                networks += [
-                    r for step in self._along(stack, ("lora_stack", "optional_lora_stack")) for r in loras(step)
-                ]
-            found.networks += networks
+                for step in self._along(stack, ("lora_stack", "optional_lora_stack")):
+                    networks[:0] = loras(step)
+            found.networks[:0] = networks  # the walk goes from the sampler up; LoRAs are listed as they are applied
             name = self.value(node, *_CHECKPOINT_INPUTS) if not _is_adapter_loader(node) else None
             if isinstance(name, str):
                 kind = "unet" if "unet" in node.type.lower() or "unet_name" in node.inputs else "checkpoint"
@@ -574,6 +585,9 @@ class _Walk:
         return chain
 
     def _image_source(self, node: Node) -> Node | None:
+        stage = self.node(node.inputs.get("positive")) if _is_sampler(node) else None
+        if stage is not None and isinstance(stage.inputs.get("stage_c"), Link):  # Stable Cascade's second model
+            return self.node(stage.inputs["stage_c"])
         for name in _IMAGE_INPUTS:
             source = self.node(node.inputs.get(name))
             if source is not None:
@@ -754,9 +768,9 @@ def loras(node: Node) -> Iterator[ResourceRef]:
 def _power_loras(node: Node) -> Iterator[ResourceRef]:
     """rgthree's Power Lora Loader: inputs of {"on", "lora", "strength", "strengthTwo"}."""
     for value in node.inputs.values():
-        if isinstance(value, Mapping) and isinstance(value.get("lora"), str) and value.get("on", True):
-            if value["lora"] != "None":
-                yield _file("lora", value["lora"], value.get("strength"), value.get("strengthTwo"))
+        name = value.get("lora") if isinstance(value, Mapping) and value.get("on", True) else None
+        if isinstance(name, str) and name != "None":
+            yield _file("lora", name, value.get("strength"), value.get("strengthTwo"))
 
 
 def _numbered_loras(node: Node) -> Iterator[ResourceRef]:

@@ -40,7 +40,7 @@ _XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a file carries beside its pixels. `texts` maps where a text stood to the text; `width`, `height` in pixels."""
+    """What a file carries beside its pixels: `texts` maps where a text stood to the text; sizes are in pixels."""
 
     format: str
     texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

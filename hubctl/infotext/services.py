@@ -55,7 +55,8 @@ def _result(values: dict[str, Any], data: dict[str, Any], generator: Generator, 
 
 
 def _parse_tensorart(data: dict[str, Any], embedded: Embedded) -> GenerationParameters:
-    seed, warnings = v.to_int(data.get("seed")), ()
+    seed = v.to_int(data.get("seed"))
+    warnings: tuple[str, ...] = ()
     if seed is None or seed < 0:
         seed, warnings = _graph_seed(embedded)
     values: dict[str, Any] = {

@@ -1,0 +1,231 @@
+"""Container readers: every place text can stand in, and files that lie."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hubctl import infotext
+from hubctl.errors import KnownError, NoParameters, NotFound
+from hubctl.infotext import embedded
+
+TEXT = "ein Kätzchen, 猫\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x32"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(*chunks: bytes, colour: int = 2) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 32, 8, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def exif(comment: bytes, *, order: str = ">", nested: bool = True) -> bytes:
+    """A TIFF block whose UserComment stands in the Exif directory, or (wrongly) in the first one."""
+    mark = b"MM\0*" if order == ">" else b"II*\0"
+
+    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+        return struct.pack(order + "HHII", tag, kind, count, value)
+
+    def directory(body: bytes) -> bytes:
+        return struct.pack(order + "H", 1) + body + struct.pack(order + "I", 0)
+
+    if not nested:
+        return mark + struct.pack(order + "I", 8) + directory(entry(0x9286, 7, len(comment), 26)) + comment
+    first = directory(entry(0x8769, 4, 1, 26))
+    return mark + struct.pack(order + "I", 8) + first + directory(entry(0x9286, 7, len(comment), 44)) + comment
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
+
+
+def jpeg(*segments: bytes) -> bytes:
+    size = segment(0xC0, struct.pack(">BHHB", 8, 32, 64, 3) + b"\0" * 9)
+    return b"\xff\xd8" + b"".join(segments) + size + b"\xff\xda\0\2" + b"\0" * 8 + b"\xff\xd9"
+
+
+def webp(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"VP8X" + struct.pack("<I", 10) + bytes((8, 0, 0, 0)) + b"\x3f\0\0\x1f\0\0"
+    for kind, data in chunks:
+        body += kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) & 1)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def gif(comment: bytes) -> bytes:
+    blocks = b"".join(bytes((len(comment[i : i + 255]),)) + comment[i : i + 255] for i in range(0, len(comment), 255))
+    return b"GIF89a" + struct.pack("<HHBBB", 64, 32, 0, 0, 0) + b"!\xfe" + blocks + b"\0;"
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body) + 8) + kind + body
+
+
+def avif(tiff: bytes) -> bytes:
+    item = b"\0\0\0\0" + tiff
+    infe = box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + b"Exif\0")
+    iinf = box(b"iinf", b"\0\0\0\0" + struct.pack(">H", 1) + infe)
+    ispe = box(b"iprp", box(b"ipco", box(b"ispe", struct.pack(">III", 0, 64, 32))))
+    ftyp = box(b"ftyp", b"avif\0\0\0\0mif1")
+
+    def meta(offset: int) -> bytes:
+        iloc = b"\0\0\0\0" + bytes((0x44, 0)) + struct.pack(">HHHHII", 1, 1, 0, 1, offset, len(item))
+        return box(b"meta", b"\0\0\0\0" + iinf + box(b"iloc", iloc) + ispe)
+
+    offset = len(ftyp) + len(meta(0)) + 8
+    return ftyp + meta(offset) + box(b"mdat", item)
+
+
+def xmp(text: str) -> bytes:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    return (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
+        'xmp:CreatorTool="Draw Things"><exif:UserComment><rdf:Alt><rdf:li xml:lang="x-default">'
+        f"{escaped}</rdf:li></rdf:Alt></exif:UserComment></rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+UTF8 = TEXT.encode()
+BE, LE = TEXT.encode("utf-16-be"), TEXT.encode("utf-16-le")
+PLACES = {
+    "png tEXt in UTF-8": png(chunk(b"tEXt", b"parameters\0" + UTF8)),
+    "png tEXt in Latin-1": png(chunk(b"tEXt", b"parameters\0" + TEXT.replace("猫", "ü").encode("latin-1"))),
+    "png iTXt": png(chunk(b"iTXt", b"parameters\0\0\0\0\0" + UTF8)),
+    "png iTXt compressed": png(chunk(b"iTXt", b"parameters\0\1\0en\0x\0" + zlib.compress(UTF8))),
+    "png zTXt after the picture": png(
+        chunk(b"IDAT", b"x" * 9), chunk(b"zTXt", b"parameters\0\0" + zlib.compress(UTF8))
+    ),
+    "png eXIf": png(chunk(b"eXIf", exif(b"UNICODE\0" + BE))),
+    "png XMP": png(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(TEXT))),
+    "jpeg UTF-16 BE": jpeg(segment(0xE1, b"Exif\0\0" + exif(b"UNICODE\0" + BE))),
+    "jpeg UTF-16 LE in a big-endian block": jpeg(segment(0xE1, b"Exif\0\0" + exif(b"UNICODE\0" + LE))),
+    "jpeg UTF-16 with a mark": jpeg(segment(0xE1, b"Exif\0\0" + exif(b"UNICODE\0\xff\xfe" + LE))),
+    "jpeg UTF-8 called UNICODE": jpeg(segment(0xE1, b"Exif\0\0" + exif(b"UNICODE\0" + UTF8))),
+    "jpeg UTF-16 called ASCII": jpeg(segment(0xE1, b"Exif\0\0" + exif(b"ASCII\0\0\0" + BE))),
+    "jpeg without a charset": jpeg(segment(0xE1, b"Exif\0\0" + exif(UTF8, order="<", nested=False))),
+    "jpeg comment": jpeg(segment(0xFE, UTF8)),
+    "jpeg XMP": jpeg(segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp(TEXT))),
+    "jpeg EXIF in two segments": jpeg(
+        segment(0xE1, b"Exif\0\0" + exif(b"ASCII\0\0\0" + UTF8)[:60]),
+        segment(0xE1, b"Exif\0\0" + exif(b"ASCII\0\0\0" + UTF8)[60:]),
+    ),
+    "webp EXIF": webp((b"EXIF", b"Exif\0\0" + exif(b"UNICODE\0" + LE, order="<"))),
+    "webp XMP": webp((b"XMP ", xmp(TEXT))),
+    "gif comment": gif(UTF8),
+    "avif": avif(exif(b"UNICODE\0" + BE)),
+    "text in UTF-16": b"\xff\xfe" + LE,
+    "text in UTF-8": UTF8,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_places(place: str) -> None:
+    found = infotext.read(PLACES[place])
+    parameters = infotext.parse(found)
+    assert (parameters.steps, parameters.negative_prompt, parameters.seed) == (20, "blurry", 1)
+    assert parameters.prompt == TEXT.split("\n")[0].replace("猫", "ü" if "Latin" in place else "猫")
+    if not place.startswith("text"):
+        assert (found.width, found.height) == (64, 32)
+
+
+def test_hidden_in_the_alpha_channel() -> None:
+    from PIL import Image
+
+    data = gzip.compress(UTF8)
+    bits = "".join(f"{b:08b}" for b in b"stealth_pngcomp" + struct.pack(">I", 8 * len(data)) + data)
+    image = Image.new("RGBA", (64, 64), (9, 9, 9, 254))
+    for index, bit in enumerate(bits):
+        image.putpixel((index // 64, index % 64), (9, 9, 9, 254 | int(bit)))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    assert infotext.parse(infotext.read(out.getvalue())).prompt == TEXT.split("\n")[0]
+
+
+def test_sidecar_only_when_the_picture_says_nothing(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    (tmp_path / "a.txt").write_text(TEXT, "utf-8")
+    picture.write_bytes(png())
+    assert infotext.parse(infotext.read(picture)).seed == 1
+    with pytest.raises(NoParameters):
+        infotext.parse(infotext.read(picture, sidecars=False))
+    picture.write_bytes(png(chunk(b"tEXt", b"parameters\0" + UTF8.replace(b"Seed: 1", b"Seed: 2"))))
+    assert infotext.parse(infotext.read(picture)).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "empty"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "MP4"),
+        (b"\x1aE\xdf\xa3\x01\0\0\0", "WebM"),
+        (b"\x7fELF\2\1\1\0", "neither"),
+    ],
+)
+def test_refusals_say_what_it_is(data: bytes, word: str) -> None:
+    with pytest.raises(NoParameters) as refusal:
+        infotext.read(data)
+    assert word in refusal.value.message
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "no.png", tmp_path):
+        with pytest.raises(NotFound):
+            infotext.read(path)
+
+
+def test_bombs_are_bounded() -> None:
+    bomb = zlib.compress(b"\0" * (256 << 20), 9)
+    started = time.process_time()
+    found = infotext.read(png(chunk(b"zTXt", b"parameters\0\0" + bomb)))
+    assert all(len(text) <= embedded.MAX_TEXT for text in found.texts.values())
+    assert any("16 MiB" in warning for warning in found.warnings)
+    entities = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;</x>'
+    assert infotext.read(webp((b"XMP ", entities))).texts == {}
+    deep = '{"a":' * 100_000
+    for text in (deep, "[" * 100_000, '{"1": {"class_type": "KSampler", "inputs": ' + deep):
+        with pytest.raises(NoParameters):
+            infotext.parse(text)
+    assert time.process_time() - started < 10
+
+
+def test_truncated_and_lying_lengths() -> None:
+    whole = PLACES["png iTXt"]
+    cut = infotext.read(whole[:-40])
+    assert any("cut off" in warning for warning in cut.warnings)
+    lying = whole.replace(struct.pack(">I", len(UTF8) + 15) + b"iTXt", b"\x7f\xff\xff\xff" + b"iTXt")
+    assert infotext.read(lying).texts == {}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=600), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1", b"GIF89a", b"II*\0"]))
+def test_arbitrary_bytes(data: bytes, magic: bytes) -> None:
+    _read_or_refuse(magic + data)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.sampled_from(sorted(PLACES)),
+    st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=12),
+    st.integers(0, 400),
+)
+def test_mutated_pictures(place: str, changes: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(PLACES[place])
+    for position, value in changes:
+        data[position % len(data)] = value
+    _read_or_refuse(bytes(data[: len(data) - cut] if cut < 200 else data))
+
+
+def _read_or_refuse(data: bytes) -> None:
+    with suppress(KnownError):
+        infotext.parse(infotext.read(data)).to_json()
