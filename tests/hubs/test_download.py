@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,22 +84,26 @@ WAYS = ("fresh", "resumed", "segmented")
 def attempt(folder: Path, misdeed: str, way: str, size: int) -> tuple[RudeHub, errors.KnownError | None, bytes]:
     """One cell of the matrix: what went wrong, and what is on disk afterwards."""
     data = payload(size)
-    with RudeHub(data, per_connection=12e6 if way == "segmented" else None) as rude, hub(rude).closing() as transport:
-        with reserve(folder, rude) as partial:
-            if way == "resumed":
-                partial.write_at(0, data[: size // 3])
-                partial.meta.update(total=size, etag=rude.etag)
-                partial.checkpoint()
-            rude.misdeeds[misdeed] = MISDEEDS[misdeed][0]
-            try:
-                fetch(
-                    transport, rude.link, partial, size=size, sha256=rude.sha256,
-                    connections=4 if way == "segmented" else 1, tuning=EAGER,
-                )  # fmt: skip
-                blob = partial.seal(rude.sha256)
-                return rude, None, (folder / "blobs" / blob.sha256[:2] / blob.sha256).read_bytes()
-            except errors.KnownError as error:
-                return rude, error, b""
+    speed = 12e6 if way == "segmented" else None
+    with (
+        RudeHub(data, per_connection=speed) as rude,
+        hub(rude).closing() as transport,
+        reserve(folder, rude) as partial,
+    ):
+        if way == "resumed":
+            partial.write_at(0, data[: size // 3])
+            partial.meta.update(total=size, etag=rude.etag)
+            partial.checkpoint()
+        rude.misdeeds[misdeed] = MISDEEDS[misdeed][0]
+        try:
+            fetch(
+                transport, rude.link, partial, size=size, sha256=rude.sha256,
+                connections=4 if way == "segmented" else 1, tuning=EAGER,
+            )  # fmt: skip
+            blob = partial.seal(rude.sha256)
+            return rude, None, (folder / "blobs" / blob.sha256[:2] / blob.sha256).read_bytes()
+        except errors.KnownError as error:
+            return rude, error, b""
 
 
 @pytest.mark.parametrize("size", [SMALL, MULTI], ids=["small", "multi"])
@@ -125,10 +132,12 @@ def test_several_connections_are_used_when_the_line_is_slow(tmp_path: Path) -> N
 
 
 def test_each_segment_renews_its_own_link(tmp_path: Path) -> None:
-    with RudeHub(payload(MULTI), per_connection=3e6, misdeeds={"cut": 3}, lifetime=0.2) as rude:
-        with reserve(tmp_path, rude) as partial:
-            fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=3, tuning=EAGER)
-            assert partial.digest() == rude.sha256
+    with (
+        RudeHub(payload(MULTI), per_connection=3e6, misdeeds={"cut": 3}, lifetime=0.2) as rude,
+        reserve(tmp_path, rude) as partial,
+    ):
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=3, tuning=EAGER)
+        assert partial.digest() == rude.sha256
 
 
 def test_a_changed_file_starts_over_and_says_so(tmp_path: Path) -> None:
@@ -211,8 +220,6 @@ def test_stop_keeps_what_came_and_the_next_try_continues(tmp_path: Path) -> None
 
 
 def test_a_limit_of_bytes_per_second_is_kept(tmp_path: Path) -> None:
-    import time
-
     with RudeHub(payload(MULTI)) as rude, reserve(tmp_path, rude) as partial:
         begun = time.monotonic()
         fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, limit_rate=4_000_000)
@@ -298,6 +305,42 @@ def test_many_at_once_and_one_that_fails(tmp_path: Path) -> None:
         results = fetch_many([one(number) for number in range(4)], parallel=2)
     assert [result.value for result in results] == [SMALL, None, SMALL, SMALL]
     assert isinstance(results[1].error, errors.NotFound)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from hubctl.hubs import download
+from hubctl.hubs.transport import Transport
+from registry import BlobStore
+from registry.partial import open_partial
+folder, base, link, token, sha, size = sys.argv[1:]
+download.CHECKPOINT_SECONDS = 0.05
+store = BlobStore(Path(folder) / "blobs")
+with open_partial(Path(folder) / "partial", store, sha256=sha, size=int(size), key=link) as partial:
+    print("begun", flush=True)
+    download.fetch(Transport(base, name="rude", token=token, lan=True), link, partial, size=int(size), sha256=sha)
+"""
+
+
+def test_sigkill_loses_at_most_what_was_not_flushed(tmp_path: Path) -> None:
+    with RudeHub(payload(MULTI), per_connection=2e6) as rude:
+        arguments = [str(tmp_path), rude.url, rude.link, TOKEN, rude.sha256, str(MULTI)]
+        with subprocess.Popen([sys.executable, "-c", KILLED, *arguments], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            for _ in range(100):
+                time.sleep(0.05)
+                if any(b'"chunks": [[' in path.read_bytes() for path in (tmp_path / "partial").glob("*.json")):
+                    break
+            process.kill()
+        rude.per_connection = None
+        with reserve(tmp_path, rude) as partial:
+            had = partial.received
+            done = fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+            assert had > 0
+            assert done.received == MULTI - had
+            assert partial.seal(rude.sha256).size == MULTI
 
 
 @pytest.mark.slow

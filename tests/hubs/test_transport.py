@@ -219,9 +219,9 @@ def test_a_busy_hub_is_asked_again_and_given_up() -> None:
     ],
 )
 def test_answers_that_are_no_answer(body: bytes, kind: type[errors.KnownError]) -> None:
-    with RudeHub(b"", answers={"/api/v1/models/5": (200, JSON, body)}) as rude, connect(rude, patience=0.5) as hub:
-        with pytest.raises(kind):
-            hub.model(5)
+    answers = {"/api/v1/models/5": (200, JSON, body)}
+    with RudeHub(b"", answers=answers) as rude, connect(rude, patience=0.5) as hub, pytest.raises(kind):
+        hub.model(5)
 
 
 def test_me_tells_a_missing_key_from_a_bad_one() -> None:
@@ -313,14 +313,16 @@ def test_hubs_are_asked_in_order_and_bytes_come_from_nearby() -> None:
     file = {"id": 3, "hashes": {"SHA256": sha.upper()}}
     near = {f"/api/v1/model-versions/by-hash/{sha.upper()}": answer({"id": 9, "files": [file | {"id": 4}]})}
     far = {"/api/v1/models/1": answer(model(1, modelVersions=[{"id": 2, "files": [file]}]))}
-    with RudeHub(b"", answers=near) as nas, RudeHub(b"", answers=far) as public:
-        with open_hub([("nas", nas.url, None), ("public", public.url, TOKEN)], patience=1.0) as hub:
-            found = hub.model(1)
-            assert hub.name == "public"
-            version = found.model_versions[0]
-            assert hub.download_url(version, version.files[0]).startswith(nas.url + "/api/download/models/9?fileId=4")
-            with pytest.raises(errors.NotFound):
-                hub.version(77)
+    with (
+        RudeHub(b"", answers=near) as nas,
+        RudeHub(b"", answers=far) as public,
+        open_hub([("nas", nas.url, None), ("public", public.url, TOKEN)], patience=1.0) as hub,
+    ):
+        assert hub.name == "public"
+        version = hub.model(1).model_versions[0]
+        assert hub.download_url(version, version.files[0]).startswith(nas.url + "/api/download/models/9?fileId=4")
+        with pytest.raises(errors.NotFound):
+            hub.version(77)
 
 
 def test_the_call_budget_is_shared_through_its_folder(tmp_path: Path) -> None:
