@@ -65,10 +65,23 @@ class RudeHub:
 
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._make = lambda port: Server(("127.0.0.1", port), Handler)
+        self._open(0)
+        return self
+
+    def _open(self, port: int) -> None:
+        self._server = self._make(port)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
+
+    def restart(self, away: float) -> None:
+        """Drop every connection, refuse new ones for `away` seconds, come back on the same port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._closing.set()
+        time.sleep(away)
+        self._closing.clear()
+        self._open(self.port)
 
     def __exit__(self, *_exc: object) -> None:
         self._closing.set()
@@ -278,5 +291,7 @@ class RudeHub:
             return
         step = max(1024, int(self.per_connection / 50))
         for at in range(0, len(view), step):
+            if self._closing.is_set():
+                raise ConnectionResetError
             handler.wfile.write(view[at : at + step])
             time.sleep(step / self.per_connection)

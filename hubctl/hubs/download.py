@@ -43,6 +43,7 @@ CHECKPOINT_SECONDS, CHECKPOINT_BYTES = 5.0, 256 << 20
 ENOUGH = 64 << 10  # bytes that count as progress: fewer do not earn a server new patience
 SLOWEST = 1024  # bytes/s averaged over the read timeout; slower is a stall
 RESTARTS = 3
+WHOLE_TRIES = 3  # different wrong SHA256s before a line is called broken
 PAGE_BYTES = 64 << 10
 SIZE_TOLERANCE = 1024  # bytes: hubs say KiB, rounded
 CONNECTIONS = 8
@@ -206,25 +207,27 @@ class _Job:
         self.partial.reset()
 
     def verify(self, expected: str) -> None:
-        """Hold the SHA256 against the hub's. Chunks that changed on disk are fetched again, then everything once."""
-        for last in (False, True):
-            found = self.partial.digest()
-            if found == expected:
-                return
-            damaged = [] if last else self.partial.damaged()
-            if damaged:
+        """Hold the SHA256 against the hub's; chunks that changed on disk are fetched again, else everything.
+
+        The same wrong result twice is the server's file; different ones are the line's fault, which gets three tries.
+        """
+        seen: set[str] = set()
+        while (found := self.partial.digest()) != expected and found not in seen and len(seen) < WHOLE_TRIES:
+            seen.add(found)
+            if damaged := self.partial.damaged():
                 self.on_event("repair", count=len(damaged), bytes=sum(end - start for start, end in damaged))
                 self.partial.discard(damaged)
-                self.complete()
-                if (found := self.partial.digest()) == expected:
-                    return
-            if not last:
+            else:
                 self.start_over("the SHA256 is not the promised one")
-                self.complete()
+            self.complete()
+        if found == expected:
+            return
         self.partial.reset()
         raise VerificationFailed(
             f"{self.what} is not what {self.transport.name} promised: SHA256 {found[:12]}…, expected {expected[:12]}…",
-            hint="it was fetched twice with the same result; the hub's record or its file is wrong",
+            hint="it was fetched again with the same result: the hub's record or its file is wrong"
+            if found in seen
+            else "every try gave other bytes: something on the way changes them",
             details={"expected": expected, "found": found},
         )
 
@@ -420,7 +423,8 @@ class _Transfer:
 
     def _check_patience(self, failure: Transient, failures: int, wait: float) -> None:
         quiet = time.monotonic() - self.last_progress
-        if failures >= failure.tries or quiet + wait > self.job.transport.patience:
+        away = failure.connecting and bool(self.had or self.received)  # it was there before: a sleep, a new address
+        if (failures >= failure.tries and not away) or quiet + wait > self.job.transport.patience:
             raise failure.error
 
     def _once(self, segment: Segment) -> None:

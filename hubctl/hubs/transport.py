@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import httpx
 
 logger = logging.getLogger(__name__)
-USER_AGENT = f"hubctl/{__version__} (+https://github.com/hubctl/hubctl)"
+USER_AGENT = f"hubctl/{__version__} (model asset manager)"  # no browser words: they turn refusals into login pages
 CIVITAI_DOMAINS = ("civitai.com", "civitai.red", "civitai.green")
 LARGEST_JSON = 64 * 1024 * 1024  # bytes; a page of 100 models is under 5 MB
 LARGEST_ERROR = 64 * 1024
@@ -239,8 +239,10 @@ class Transport:
             try:
                 response = self.client.send(request, stream=True)
             except httpx.HTTPError as error:
-                tries = 3 if isinstance(error, httpx.ConnectError) else 12
-                raise Transient(self._unreachable(url, error), tries=tries) from None
+                connecting = isinstance(error, httpx.ConnectError)
+                raise Transient(
+                    self._unreachable(url, error), tries=3 if connecting else 12, connecting=connecting
+                ) from None
             try:
                 if response.status_code not in REDIRECT_STATUSES or "location" not in response.headers:
                     with self._broken_lines(url):
@@ -326,11 +328,14 @@ class Transport:
 
 
 class Transient(Exception):
-    """Something that may go better in a moment; `error` is what to say when it does not."""
+    """Something that may go better in a moment; `error` is what to say when it does not.
 
-    def __init__(self, error: KnownError, *, tries: int = 12) -> None:
+    `tries` bounds the attempts: an address nobody answers at (`connecting`) is likelier wrong than busy.
+    """
+
+    def __init__(self, error: KnownError, *, tries: int = 12, connecting: bool = False) -> None:
         super().__init__(error.message)
-        self.error, self.tries = error, tries
+        self.error, self.tries, self.connecting = error, tries, connecting
 
 
 def _failure(state: Any) -> Transient | None:

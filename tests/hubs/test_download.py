@@ -354,3 +354,25 @@ def test_soak_two_hundred_files_with_random_faults(tmp_path: Path) -> None:
             partial.seal(rude.sha256)
     assert len(list((tmp_path / "blobs").rglob("*/*"))) == 200
     assert not list((tmp_path / "partial").glob("*"))
+
+
+def test_a_server_that_restarts_in_the_middle_is_waited_for(tmp_path: Path) -> None:
+    data = payload(MULTI)
+    with RudeHub(data, per_connection=2e6) as rude, reserve(tmp_path, rude) as partial:
+        transport, link, sha = hub(rude, patience=20.0), rude.link, rude.sha256
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                fetch(transport, link, partial, size=MULTI, sha256=sha, connections=1)
+            except errors.KnownError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        while partial.received < 1 << 20:
+            time.sleep(0.02)
+        rude.restart(away=3.0)
+        thread.join(30)
+        assert not failed
+        assert partial.digest() == sha
