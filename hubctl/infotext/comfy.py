@@ -24,6 +24,8 @@ from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, R
 
 MAX_DEPTH = 200  # links followed from one node to the next
 MAX_WARNINGS = 12
+MAX_SAMPLERS = 100
+MAX_PROMPT = 1024 * 1024  # characters; joins of joins double in size
 
 
 def can_parse(embedded: Embedded) -> bool:
@@ -352,6 +354,8 @@ class _Walk:
         self.graph = graph
         self.warnings: list[str] = []
         self._upstream: dict[str, list[str]] = {}
+        self._texts: dict[str, str | None] = {}
+        self._text_depth = 0
 
     def warn(self, what: str, node: Node) -> None:
         sentence = f"{what} could not be read: node {node.type[:80]} (#{node.id[:40]}) is not understood."
@@ -415,26 +419,30 @@ class _Walk:
 
     # -- texts
 
-    def text(self, node: Node, name: str, depth: int = 0) -> str | None:
-        """A text input, with concatenations put together."""
+    def text(self, node: Node, name: str) -> str | None:
+        """A text input, with concatenations put together; every node is read once, so loops and repeats are cheap."""
         value = node.inputs.get(name)
         if isinstance(value, str):
             return value
         source = self.node(value)
-        return self._node_text(source, depth + 1) if source is not None and depth < 30 else None
+        if source is None or self._text_depth >= 50:
+            return None
+        if source.id not in self._texts:
+            self._texts[source.id] = None
+            self._text_depth += 1
+            self._texts[source.id] = self._node_text(source)
+            self._text_depth -= 1
+        return self._texts[source.id]
 
-    def _node_text(self, node: Node, depth: int) -> str | None:
+    def _node_text(self, node: Node) -> str | None:
         parts = [name for name in _JOINED_INPUTS if name in node.inputs]
         if len(parts) > 1 and any(word in node.type.lower() for word in _JOINERS):
-            texts = [text for name in parts if (text := self.text(node, name, depth))]
+            texts = [text for name in parts if (text := self.text(node, name))]
             delimiter = node.literal("delimiter", "separator")
-            return (delimiter if isinstance(delimiter, str) else "").replace("\\n", "\n").join(texts)
-        for name in _TEXT_INPUTS:
-            text = self.text(node, name, depth) if name in node.inputs else None
-            if text is not None:
-                return text
-        for name, _ in node.links():
-            text = self.text(node, name, depth)
+            joined = (delimiter if isinstance(delimiter, str) else "").replace("\\n", "\n").join(texts)
+            return joined[:MAX_PROMPT]
+        for name in (*(name for name in _TEXT_INPUTS if name in node.inputs), *(name for name, _ in node.links())):
+            text = self.text(node, name)
             if text is not None:
                 return text
         self.warn("A text", node)
@@ -539,7 +547,7 @@ class _Walk:
 
     def samplers(self) -> list[Node]:
         """Every sampler, upstream ones first; then by the order in the graph."""
-        nodes = [node for node in self.graph.values() if _is_sampler(node)]
+        nodes = [node for node in self.graph.values() if _is_sampler(node)][:MAX_SAMPLERS]
         ids = {node.id for node in nodes}
         rank = {node.id: len(ids & set(self.upstream(node.id))) for node in nodes}
         return sorted(nodes, key=lambda node: rank[node.id])
@@ -568,7 +576,7 @@ class _Walk:
             chain = self._image_chain(output) if output.id else samplers
             if len(chain) > len(best):
                 best = chain
-        return best or samplers
+        return [node for node in best if node in samplers] or samplers
 
     def _image_chain(self, output: Node) -> list[Node]:
         """Walk from an output through images and latents; other links only when those lead nowhere."""
