@@ -46,9 +46,13 @@ def _python() -> Check:
 
 
 def _packages() -> Iterator[Check]:
-    missing = [name for name in ("torch", "diffusers", "transformers", "peft") if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ("torch", "diffusers", "transformers", "peft") if importlib.util.find_spec(name) is None
+    ]
     if missing:
-        yield Check("runner", "bad", "missing: " + ", ".join(missing), "install hubctl again: `pip install .` in its checkout")
+        yield Check(
+            "runner", "bad", "missing: " + ", ".join(missing), "install hubctl again: `pip install .` in its checkout"
+        )
     optional = {"spandrel": "ESRGAN upscalers (`upscale` extra)", "keyring": "keys in the keyring (`keyring` extra)"}
     absent = [text for name, text in optional.items() if importlib.util.find_spec(name) is None]
     if absent:
@@ -60,7 +64,9 @@ def _sqlite() -> Check:
         try:
             connection.execute("CREATE VIRTUAL TABLE probe USING fts5(text)")
         except sqlite3.OperationalError:
-            return Check("SQLite", "bad", f"{sqlite3.sqlite_version} without FTS5", "use a Python whose SQLite has FTS5")
+            return Check(
+                "SQLite", "bad", f"{sqlite3.sqlite_version} without FTS5", "use a Python whose SQLite has FTS5"
+            )
     return Check("SQLite", "good", f"{sqlite3.sqlite_version} with FTS5")
 
 
@@ -129,7 +135,9 @@ def _hubs(settings: Settings) -> Iterator[Check]:
             yield Check(f"hub {name}", "bad", f"{url}: {error.message}", error.hint)
             continue
         if account:
-            found = f"{url} answers; key from {token.source if token else '?'} belongs to {account.get('username', '?')}"
+            found = (
+                f"{url} answers; key from {token.source if token else '?'} belongs to {account.get('username', '?')}"
+            )
             yield Check(f"hub {name}", "good", found)
         else:
             yield Check(f"hub {name}", "note", f"{url} answers; no API key", "downloads may need one: `hubctl login`")

@@ -61,7 +61,9 @@ def one_of(registry: Registry, ref: str, *kinds: str) -> Installed:
     found = [item for item in registry.find(ref) if (item.model.type or "").lower() in kinds]
     if not found:
         what = " or ".join(kinds)
-        raise NotFound(f"no installed {what} is called `{ref}`", hint="`hubctl list` shows what is, `hubctl install` gets more")
+        raise NotFound(
+            f"no installed {what} is called `{ref}`", hint="`hubctl list` shows what is, `hubctl install` gets more"
+        )
     return found[0]
 
 

@@ -137,15 +137,15 @@ def resolve(text: str, hub: Hub, *, types: Sequence[str] = ()) -> Found:
         case refs.ModelVersionRef(model_id=model_id, version_id=version_id):
             return _of_model(hub, model_id, version_id, text)
         case refs.VersionRef(id=version_id):
-            return _of_version(hub, hub.version(version_id))
+            return of_version(hub, hub.version(version_id))
         case refs.AmbiguousId(id=number):
             return _either(hub, number, text)
         case refs.AirRef(air=air):
             return _of_air(hub, air, text)
         case refs.HashRef(value=value):
-            return _of_hash(hub, value)
+            return of_hash(hub, value)
         case refs.NameRef(text=name):
-            return _of_name(hub, name, types)
+            return of_name(hub, name, types)
         case refs.PathRef(path=path):
             raise InvalidReference(f"`{path}` is a file on this disk", hint=f"`hubctl adopt {path}` takes it over")
         case refs.ImageRef():
@@ -176,7 +176,7 @@ def _of_model(hub: Hub, model_id: int, version_id: int, text: str) -> Found:
     for version in model.model_versions:
         if version.id == version_id:
             return Found(model, version)
-    found = _of_version(hub, hub.version(version_id))
+    found = of_version(hub, hub.version(version_id))
     if found.model.id != model_id:
         raise NotFound(
             f"model {model_id} has no version {version_id}: it belongs to model {found.model.id} `{found.model.name}`",
@@ -185,7 +185,7 @@ def _of_model(hub: Hub, model_id: int, version_id: int, text: str) -> Found:
     return found
 
 
-def _of_version(hub: Hub, version: wire.ModelVersion, file_id: int | None = None) -> Found:
+def of_version(hub: Hub, version: wire.ModelVersion, file_id: int | None = None) -> Found:
     """The version with its model; the model page may be gone while the version is still served."""
     model = None
     if version.model_id is not None:
@@ -233,7 +233,7 @@ def _either(hub: Hub, number: int, text: str) -> Found:
     if model is not None:
         return _newest(model, text)
     assert version is not None
-    return _of_version(hub, version)
+    return of_version(hub, version)
 
 
 def _of_air(hub: Hub, air: Any, text: str) -> Found:
@@ -245,16 +245,38 @@ def _of_air(hub: Hub, air: Any, text: str) -> Found:
     return replace(found, file_id=int(air.file_id) if air.file_id else None)
 
 
-def _of_hash(hub: Hub, value: str) -> Found:
+def of_hash(hub: Hub, value: str) -> Found:
     version = hub.by_hash(value)
     wanted = value.upper()
     for file in version.files:
         if any(isinstance(h, str) and h.upper() == wanted for h in file.hashes.values()):
-            return _of_version(hub, version, file.id)
-    return _of_version(hub, version)
+            return of_version(hub, version, file.id)
+    return of_version(hub, version)
 
 
-def _of_name(hub: Hub, name: str, types: Sequence[str]) -> Found:
+def of_file_name(hub: Hub, stem: str, types: Sequence[str]) -> Found:
+    """The version with a file of this name, as a prompt or an infotext writes it (without the suffix).
+
+    Raises NotFound when no model a search for it finds has such a file, Ambiguous when several have.
+    """
+    from hubctl.hubs.query import SearchQuery
+
+    wanted = Path(stem.replace("\\", "/")).name.casefold()
+    words = " ".join("".join(char if char.isalnum() else " " for char in wanted).split())
+    found = []
+    for model in hub.search(SearchQuery(text=words or stem, types=tuple(types), limit=20)):
+        for version in model.model_versions:
+            for file in version.files:
+                if wanted in {file.name.casefold(), Path(file.name).stem.casefold()}:
+                    found.append(Found(model, version.model_copy(update={"model_id": model.id}), file.id))
+    if not found:
+        raise NotFound(f"the hub finds no file called `{stem}`")
+    if len({each.model.id for each in found}) > 1:
+        raise Ambiguous(f"`{stem}` is a file of {len({each.model.id for each in found})} models")
+    return found[0]
+
+
+def of_name(hub: Hub, name: str, types: Sequence[str]) -> Found:
     from hubctl.hubs.query import SearchQuery
 
     models = list(hub.search(SearchQuery(text=name, types=tuple(types), limit=20)))

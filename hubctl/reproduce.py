@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 from hubctl import infotext, install, refs
 from hubctl.config import Settings
-from hubctl.errors import Ambiguous, InvalidReference, KnownError, MissingResource, NoParameters, NotFound, Offline, UsageError
+from hubctl.errors import (
+    Ambiguous,
+    InvalidReference,
+    KnownError,
+    MissingResource,
+    NoParameters,
+    NotFound,
+    Offline,
+    UsageError,
+)
 from hubctl.parameters import GenerationParameters, ResourceRef, sampler_label, sampler_name, schedule_name
 from registry import wire
 
@@ -154,6 +163,7 @@ def _here(ref: ResourceRef, registry: Registry) -> Resource | None:
 def _there(ref: ResourceRef, hub: Hub | None, registry: Registry, settings: Settings) -> Resource:
     problem = "not here, and --offline forbids asking a hub" if hub is None else "neither here nor on the hub"
     for how, text in _questions(ref) if hub is not None else ():
+        assert hub is not None
         try:
             found = _ask(text, ref, how, hub)
             plan = install.plan(text, hub, registry, settings, found=found, file_id=found.file_id)
@@ -176,10 +186,9 @@ def _questions(ref: ResourceRef) -> list[tuple[str, str]]:
     return questions
 
 
-def _ask(text: str, ref: ResourceRef, how: str, hub: Hub | None) -> install.Found:
-    assert hub is not None
+def _ask(text: str, ref: ResourceRef, how: str, hub: Hub) -> install.Found:
     if how == "version id":
-        return install.of_version_id(hub, int(text))
+        return install.of_version(hub, hub.version(int(text)))
     if how == "hash":
         return install.of_hash(hub, text)
     return install.of_file_name(hub, text, TYPES.get(ref.kind, ()))
@@ -446,11 +455,15 @@ def installed_one(ref: str, registry: Registry) -> Installed:
     """The one installed version a text means. Raises NotFound or Ambiguous with the candidates."""
     found = registry.find(ref)
     if not found:
-        raise NotFound(f"`{ref}` is not installed", hint=f"`hubctl install {ref}` gets it; `hubctl list` shows what is here")
+        raise NotFound(
+            f"`{ref}` is not installed", hint=f"`hubctl install {ref}` gets it; `hubctl list` shows what is here"
+        )
     if len(found) > 1:
         raise Ambiguous(
             f"`{ref}` could be any of {len(found)} installed versions",
             hint="say which by MODEL@VERSION",
-            details={"candidates": [f"{i.model.id}@{i.version.id}  {i.model.name} · {i.version.name}" for i in found[:10]]},
+            details={
+                "candidates": [f"{i.model.id}@{i.version.id}  {i.model.name} · {i.version.name}" for i in found[:10]]
+            },
         )
     return found[0]

@@ -14,7 +14,29 @@ from html.parser import HTMLParser
 MAX_HTML = 1_000_000
 """Characters of HTML read; creators' pages stay far below, and what follows is not missed."""
 
-_BLOCKS = frozenset(["p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "tr", "blockquote", "pre", "section", "article", "header", "footer", "hr"])
+_BLOCKS = frozenset(
+    [
+        "p",
+        "div",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "ul",
+        "ol",
+        "table",
+        "tr",
+        "blockquote",
+        "pre",
+        "section",
+        "article",
+        "header",
+        "footer",
+        "hr",
+    ]
+)
 _UNSHOWN = frozenset(["script", "style", "head", "title", "template", "noscript", "iframe", "object", "svg"])
 # CSI … final byte, OSC … BEL or ST, and the two-character escapes
 _ESCAPES = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?|\x1b[ -~]?")

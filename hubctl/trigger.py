@@ -115,7 +115,28 @@ def _header_words(header: Any) -> list[tuple[str, int | None]]:
 
 
 _COMMON = frozenset(
-    ["masterpiece", "best quality", "high quality", "highres", "absurdres", "8k", "4k", "1girl", "1boy", "solo", "detailed", "realistic", "photo", "ultra detailed", "highly detailed", "intricate", "sharp focus", "looking at viewer", "simple background", "smile"]
+    [
+        "masterpiece",
+        "best quality",
+        "high quality",
+        "highres",
+        "absurdres",
+        "8k",
+        "4k",
+        "1girl",
+        "1boy",
+        "solo",
+        "detailed",
+        "realistic",
+        "photo",
+        "ultra detailed",
+        "highly detailed",
+        "intricate",
+        "sharp focus",
+        "looking at viewer",
+        "simple background",
+        "smile",
+    ]
 )
 
 

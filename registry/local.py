@@ -227,9 +227,16 @@ class Registry:
     ) -> None:
         self.close()
 
-    def _rows(self, sql: str, args: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def rows(self, sql: str, args: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """What a query gives. For the modules of this package; nothing above it speaks SQL."""
         with self._mutex:
             return self._db.execute(sql, args).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One short write transaction, one thread at a time. For the modules of this package."""
+        with self._mutex, writing(self._db) as db:
+            yield db
 
     # --- adding -------------------------------------------------------------------------------------------------------
 
@@ -306,7 +313,7 @@ class Registry:
         raise NoPermission(f"no name is free for `{name}` in {folder}")
 
     def _owned_by(self, path: str, source: str, version_id: int, file_id: int) -> bool:
-        rows = self._rows("SELECT source, version_id, file_id FROM installed_file WHERE path = ?", (path,))
+        rows = self.rows("SELECT source, version_id, file_id FROM installed_file WHERE path = ?", (path,))
         return all((r["source"], r["version_id"], r["file_id"]) == (source, version_id, file_id) for r in rows)
 
     def _index(self, db: sqlite3.Connection, manifest: Manifest) -> None:
@@ -371,17 +378,17 @@ class Registry:
     def _catch_up(self) -> None:
         if self.read_only or not self._manifest_root.exists():
             return
-        seen = self._rows("SELECT value FROM state WHERE key = 'generation'")
+        seen = self.rows("SELECT value FROM state WHERE key = 'generation'")
         if seen and seen[0]["value"] == self._generation():
             return
-        known = {(r["source"], r["version_id"]) for r in self._rows("SELECT source, version_id FROM model_version")}
+        known = {(r["source"], r["version_id"]) for r in self.rows("SELECT source, version_id FROM model_version")}
         missing = [
             path
             for path in manifests.walk(self._manifest_root)
             if path.stem.isdigit()
             and (path.parent.parent.name, int(path.stem)) not in {(safe_name(s), v) for s, v in known}
         ]
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             for path in missing:
                 self._index(db, manifests.read(path))
             self._stamp(db)
@@ -389,7 +396,7 @@ class Registry:
     def reindex(self) -> int:
         """Rebuild every derived row from the manifests alone; returns how many versions."""
         paths = list(manifests.walk(self._manifest_root))
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             for table in ("model_version", "installed_file", "file_hash", "search_doc", "image"):
                 db.execute(f"DELETE FROM {table}")
             for path in paths:
@@ -402,16 +409,16 @@ class Registry:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def get(self, version_id: int, *, source: str = "civitai") -> Installed | None:
-        rows = self._rows("SELECT * FROM model_version WHERE source = ? AND version_id = ?", (source, version_id))
+        rows = self.rows("SELECT * FROM model_version WHERE source = ? AND version_id = ?", (source, version_id))
         return self._installed(rows[0]) if rows else None
 
     def _installed(self, row: sqlite3.Row) -> Installed:
         source, version_id = row["source"], row["version_id"]
         manifest = manifests.read(manifests.path_of(self._manifest_root, source, row["model_id"], version_id))
-        files = self._rows(
+        files = self.rows(
             "SELECT * FROM installed_file WHERE source = ? AND version_id = ? ORDER BY size DESC", (source, version_id)
         )
-        notes = self._rows("SELECT * FROM user_note WHERE source = ? AND version_id = ?", (source, version_id))
+        notes = self.rows("SELECT * FROM user_note WHERE source = ? AND version_id = ?", (source, version_id))
         note = dict(notes[0]) if notes else {}
         words = json.loads(note["words"]) if note.get("words") else json.loads(row["trigger_words"])
         return Installed(
@@ -474,7 +481,7 @@ class Registry:
         if limit is not None:
             sql += " LIMIT ?"
             args.append(limit)
-        return self._rows(sql, args)
+        return self.rows(sql, args)
 
     def search(self, query: Any) -> list[Installed]:
         """Full-text search of what is here. `query` has text, types, base_models, tag, creator and limit."""
@@ -492,7 +499,7 @@ class Registry:
         return out
 
     def installed_version_ids(self, model_id: int, *, source: str = "civitai") -> set[int]:
-        rows = self._rows("SELECT version_id FROM model_version WHERE source = ? AND model_id = ?", (source, model_id))
+        rows = self.rows("SELECT version_id FROM model_version WHERE source = ? AND model_id = ?", (source, model_id))
         return {row["version_id"] for row in rows}
 
     def find(self, text: str) -> list[Installed]:
@@ -504,18 +511,18 @@ class Registry:
         import re
 
         if found := re.fullmatch(r"(?:.*:)?(\d+)@(\d+)(?:\+\d+.*)?", text):
-            return self._rows("SELECT * FROM model_version WHERE version_id = ?", (int(found[2]),))
+            return self.rows("SELECT * FROM model_version WHERE version_id = ?", (int(found[2]),))
         if found := re.search(r"/models/(\d+)(?:.*[?&]modelVersionId=(\d+))?", text):
             if found[2]:
-                return self._rows("SELECT * FROM model_version WHERE version_id = ?", (int(found[2]),))
+                return self.rows("SELECT * FROM model_version WHERE version_id = ?", (int(found[2]),))
             return self._of_model(int(found[1]))
         if text.removeprefix("model:").isdigit():
-            return self._of_model(int(text.removeprefix("model:"))) or self._rows(
+            return self._of_model(int(text.removeprefix("model:"))) or self.rows(
                 "SELECT * FROM model_version WHERE version_id = ?", (int(text.removeprefix("model:")),)
             )
         if re.fullmatch(r"(0x)?[0-9a-fA-F]{8,64}", text) and (rows := self._by_hash(text)):
             return rows
-        exact = self._rows(
+        exact = self.rows(
             "SELECT DISTINCT v.* FROM model_version v JOIN installed_file f USING (source, version_id) "
             "WHERE lower(v.model_name) = lower(?) OR f.stem = ? OR lower(f.name) = lower(?)",
             (text, text.casefold(), text),
@@ -524,13 +531,11 @@ class Registry:
 
     def _of_model(self, model_id: int) -> list[sqlite3.Row]:
         """The newest installed version of a model (several installed: the highest id)."""
-        return self._rows(
-            "SELECT * FROM model_version WHERE model_id = ? ORDER BY version_id DESC LIMIT 1", (model_id,)
-        )
+        return self.rows("SELECT * FROM model_version WHERE model_id = ? ORDER BY version_id DESC LIMIT 1", (model_id,))
 
     def _by_hash(self, value: str) -> list[sqlite3.Row]:
         value = value.lower().removeprefix("0x")
-        return self._rows(
+        return self.rows(
             "SELECT DISTINCT v.* FROM model_version v JOIN file_hash h USING (source, version_id) "
             "WHERE h.value = ? OR (length(?) >= 10 AND h.value LIKE ? || '%')",
             (value, value, value),
@@ -540,7 +545,7 @@ class Registry:
         self,
         kind: str,
         *,
-        hash: str | None = None,  # noqa: A002 - the field's word
+        hash: str | None = None,
         version_id: int | None = None,
         name: str | None = None,
     ) -> Located | None:
@@ -549,7 +554,7 @@ class Registry:
         questions: list[tuple[str, list[sqlite3.Row]]] = []
         if version_id:
             questions.append(
-                ("version id", self._rows("SELECT * FROM model_version WHERE version_id = ?", (version_id,)))
+                ("version id", self.rows("SELECT * FROM model_version WHERE version_id = ?", (version_id,)))
             )
         if hash and len(hash) >= 8:
             questions.append(("hash", self._by_hash(hash)))
@@ -560,7 +565,7 @@ class Registry:
                 "SELECT DISTINCT v.* FROM model_version v JOIN installed_file f USING (source, version_id) "
                 "WHERE f.stem = ? OR lower(v.model_name) = ?"
             )
-            questions.append(("name", self._rows(sql, (stem.casefold(), stem.casefold()))))
+            questions.append(("name", self.rows(sql, (stem.casefold(), stem.casefold()))))
         for how, rows in questions:
             for row in rows:
                 if how == "name" and types and (row["type"] or "").lower() not in types:
@@ -572,17 +577,17 @@ class Registry:
         return None
 
     def image(self, image_id: int) -> wire.Image | None:
-        rows = self._rows("SELECT raw FROM image WHERE image_id = ?", (image_id,))
+        rows = self.rows("SELECT raw FROM image WHERE image_id = ?", (image_id,))
         return wire.Image.model_validate(json.loads(rows[0]["raw"])) if rows else None
 
     def images(self, version_id: int, *, source: str = "civitai") -> list[wire.Image]:
-        rows = self._rows(
+        rows = self.rows(
             "SELECT raw FROM image WHERE source = ? AND version_id = ? ORDER BY position", (source, version_id)
         )
         return [wire.Image.model_validate(json.loads(row["raw"])) for row in rows]
 
     def put_images(self, version_id: int, images: Iterable[wire.Image], *, source: str = "civitai") -> None:
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             self._index_images(db, version_id, images, source)
 
     @staticmethod
@@ -599,7 +604,7 @@ class Registry:
     def _note(self, version_id: int, source: str, column: str, value: Any) -> None:
         if self.read_only:
             return
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO user_note(source, version_id, pinned) VALUES (?, ?, 0)", (source, version_id)
             )
@@ -615,21 +620,21 @@ class Registry:
         self._note(version_id, source, "pinned", int(pinned))
 
     def enqueue(self, ref: str) -> None:
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             db.execute("INSERT OR IGNORE INTO queue VALUES (?, ?)", (ref, now()))
 
     def dequeue(self, ref: str) -> None:
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM queue WHERE ref = ?", (ref,))
 
     def queued(self) -> list[str]:
-        return [row["ref"] for row in self._rows("SELECT ref FROM queue ORDER BY added_at")]
+        return [row["ref"] for row in self.rows("SELECT ref FROM queue ORDER BY added_at")]
 
     def record_run(
         self, *, image_id: int | None, plan: Mapping[str, Any], output: Path, similarity: float | None, device: str,
         seconds: float, versions: Mapping[str, Any], used: Sequence[int],
     ) -> None:  # fmt: skip
-        with self._mutex, writing(self._db) as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO run(created_at, image_id, output, similarity, device, seconds, plan, versions, used) "
                 "VALUES (?,?,?,?,?,?,?,?,?)",
@@ -640,7 +645,7 @@ class Registry:
             )  # fmt: skip
 
     def runs(self, limit: int = 20) -> list[Run]:
-        rows = self._rows("SELECT * FROM run ORDER BY id DESC LIMIT ?", (limit,))
+        rows = self.rows("SELECT * FROM run ORDER BY id DESC LIMIT ?", (limit,))
         return [
             Run(r["id"], r["created_at"], r["image_id"], r["output"], r["similarity"], r["device"], r["seconds"],
                 json.loads(r["plan"]))
@@ -652,7 +657,7 @@ class Registry:
     def plan_remove(self, versions: Sequence[tuple[str, int]]) -> RemovalPlan:
         """What removing these versions does; blobs another version uses stay."""
         going = set(versions)
-        rows = self._rows("SELECT source, version_id, sha256, path FROM installed_file")
+        rows = self.rows("SELECT source, version_id, sha256, path FROM installed_file")
         kept = {r["sha256"] for r in rows if (r["source"], r["version_id"]) not in going}
         mine = [r for r in rows if (r["source"], r["version_id"]) in going]
         blobs = tuple(dict.fromkeys(r["sha256"] for r in mine if r["sha256"] not in kept))
@@ -675,7 +680,7 @@ class Registry:
         with self.exclusive(), self._mutex:
             models = {
                 (r["source"], r["version_id"]): r["model_id"]
-                for r in self._rows("SELECT source, version_id, model_id FROM model_version")
+                for r in self.rows("SELECT source, version_id, model_id FROM model_version")
             }
             with writing(self._db) as db:
                 for source, version_id in plan.versions:
@@ -687,7 +692,7 @@ class Registry:
             for key in plan.versions:
                 if key in models:
                     manifests.path_of(self._manifest_root, key[0], models[key], key[1]).unlink(missing_ok=True)
-            still = {r["sha256"] for r in self._rows("SELECT sha256 FROM installed_file")}
+            still = {r["sha256"] for r in self.rows("SELECT sha256 FROM installed_file")}
             freed = sum(self.blobs.delete(sha) for sha in plan.blobs if sha not in still)
             with writing(self._db) as db:
                 self._stamp(db)
@@ -696,7 +701,7 @@ class Registry:
     def usage(self, *, by: str = "type") -> list[Usage]:
         """Bytes by type, base_model, model, creator, ui or age of last use; each inode counted once per group."""
         groups: dict[str, dict[str, sqlite3.Row]] = {}
-        rows = self._rows(
+        rows = self.rows(
             "SELECT f.*, v.type, v.base_model, v.model_name AS model, v.creator, v.installed_at, n.last_used_at, "
             "(SELECT group_concat(DISTINCT layout) FROM link l WHERE l.sha256 = f.sha256) AS ui "
             "FROM installed_file f JOIN model_version v USING (source, version_id) "
@@ -708,13 +713,13 @@ class Registry:
         return [self._usage(key, members) for key, members in groups.items()]
 
     def total_usage(self) -> Usage:
-        rows = self._rows("SELECT * FROM installed_file")
+        rows = self.rows("SELECT * FROM installed_file")
         return self._usage("total", {row["sha256"]: row for row in rows})
 
     def _usage(self, key: str, members: Mapping[str, sqlite3.Row]) -> Usage:
         logical = on_disk = shared = freeable = 0
         names: dict[str, int] = {}
-        for row in self._rows("SELECT sha256, path FROM installed_file"):
+        for row in self.rows("SELECT sha256, path FROM installed_file"):
             if row["sha256"] in members and _is_same(self.home / row["path"], self.blob_path(row["sha256"])):
                 names[row["sha256"]] = names.get(row["sha256"], 0) + 1
         for sha256 in members:
@@ -735,8 +740,7 @@ class Registry:
         """Disagreements between manifests, blobs, tree and index, as sentences."""
         problems = []
         listed = {
-            (safe_name(r["source"]), r["version_id"])
-            for r in self._rows("SELECT source, version_id FROM model_version")
+            (safe_name(r["source"]), r["version_id"]) for r in self.rows("SELECT source, version_id FROM model_version")
         }
         written = set()
         for path in manifests.walk(self._manifest_root):
@@ -788,7 +792,7 @@ def _is_same(target: Path, blob: Path) -> bool:
         return False
 
 
-def _file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:  # noqa: A002
+def _file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:
     """Which of a version's files a reference means."""
     candidates = list(item.files)
     if kind == "vae" and (item.model.type or "").lower() == "checkpoint":

@@ -41,7 +41,7 @@ def test_the_users_words_win_and_the_hubs_beat_the_header() -> None:
 
 
 def test_header_words_carry_the_count_of_training_pictures() -> None:
-    assert [(w.text, w.count, w.source) for w in trigger.words([], header=HEADER)][0] == ("thnos", 384, "header")
+    assert next((w.text, w.count, w.source) for w in trigger.words([], header=HEADER)) == ("thnos", 384, "header")
     assert trigger.words(["Thnos"], header=HEADER)[0].count == 384
 
 

@@ -74,7 +74,7 @@ def downloads(*, as_json: bool = False) -> Iterator[Downloads]:
 def steps(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A counter for work with known length: `tick(done, total, what)`."""
     if not wanted():
-        yield lambda done, total, what: None  # noqa: ARG005
+        yield lambda done, total, what: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -79,7 +79,7 @@ def _width() -> int:
 
 def _walk(environment: dict[str, str]) -> None:
     """Run each command as a person would type it and show its real output."""
-    from hubctl.demo.catalog import STORY_IMAGE, STORY_LORA, STORY_CHECKPOINT, STORY_EMBEDDING
+    from hubctl.demo.catalog import STORY_CHECKPOINT, STORY_EMBEDDING, STORY_IMAGE, STORY_LORA
 
     chapters = (
         ("Find a LoRA by a word", ["search", "--type", "lora", STORY]),
@@ -90,7 +90,10 @@ def _walk(environment: dict[str, str]) -> None:
             ["install", str(STORY_LORA), str(STORY_CHECKPOINT), str(STORY_EMBEDDING)],
         ),
         ("Replay an example image: same settings, same picture", ["reproduce", str(STORY_IMAGE), "--yes"]),
-        ("The same look with your own subject", ["reproduce", str(STORY_IMAGE), "--yes", "--prompt", "thnos wizard robe, space"]),
+        (
+            "The same look with your own subject",
+            ["reproduce", str(STORY_IMAGE), "--yes", "--prompt", "thnos wizard robe, space"],
+        ),
         ("What is here now", ["list"]),
     )
     pictures: list[str] = []
@@ -111,7 +114,7 @@ def _walk(environment: dict[str, str]) -> None:
 
 def _run(argv: list[str], environment: dict[str, str]) -> list[str]:
     """One command in a process of its own; its output is shown, picture paths on stdout are returned."""
-    done = subprocess.run(  # noqa: S603 - our own interpreter and our own commands
+    done = subprocess.run(
         [sys.executable, "-m", "hubctl", *argv], env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
     if not (_flags.CURRENT.json or _flags.CURRENT.quiet):
@@ -133,4 +136,4 @@ def _show(path: str | None) -> None:
         import contextlib
 
         with contextlib.suppress(OSError):
-            subprocess.Popen([opener, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+            subprocess.Popen([opener, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -21,9 +21,13 @@ MODELS = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
 
 def inspect(
-    paths: Annotated[list[str], typer.Argument(metavar="FILE|DIR|-", help="Pictures, model files, folders, or - for stdin")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE|DIR|-", help="Pictures, model files, folders, or - for stdin")
+    ],
     full: Annotated[bool, typer.Option("--full", help="Also what is long: all metadata, raw settings")] = False,
-    as_: Annotated[str | None, typer.Option("--as", metavar="a1111|comfy|json", help="Write it back for another UI")] = None,
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="a1111|comfy|json", help="Write it back for another UI")
+    ] = None,
     hashes: Annotated[bool, typer.Option("--hashes/--no-hashes", help="Read the whole file to hash it")] = True,
 ) -> None:
     """What a picture or a model file says about itself. No pickle is ever executed.
@@ -169,9 +173,7 @@ def _show_picture(data: dict[str, Any], full: bool) -> None:
 
 def _resource(r: dict[str, Any]) -> str:
     weight = f" at {r['weight']:g}" if r["weight"] is not None else ""
-    ids = ", ".join(
-        text for text in (r["hash"], f"version {r['version_id']}" if r["version_id"] else None) if text
-    )
+    ids = ", ".join(text for text in (r["hash"], f"version {r['version_id']}" if r["version_id"] else None) if text)
     return f"{r['name'] or '–'}{weight}" + (f"  ({ids})" if ids else "")
 
 

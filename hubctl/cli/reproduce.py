@@ -82,7 +82,17 @@ def reproduce(
         original = source.original or _original(source, hub)
         if solve and original is not None:
             run_plan = _solve(run_plan, original, device)
-        result = _run(journey, run_plan, source, found, registry, original, out, device or settings.device, dtype or settings.dtype)
+        result = _run(
+            journey,
+            run_plan,
+            source,
+            found,
+            registry,
+            original,
+            out,
+            device or settings.device,
+            dtype or settings.dtype,
+        )
     changed = any(value is not None for value in changes.values())
     finish(result, changed=changed, min_similarity=min_similarity)
 
@@ -151,9 +161,7 @@ def _ensure(found: tuple[Resource, ...], hub: Hub | None, registry: Registry, pr
     if not _out.confirm(f"install {_out.plural(len(wanted), 'file')}, {total}?"):
         raise typer.Abort
     with _progress.downloads(as_json=progress == "json") as bars:
-        return journey.ensure(
-            found, hub, registry, _app.settings(), on_bytes=bars.on_bytes, on_event=bars.event
-        )
+        return journey.ensure(found, hub, registry, _app.settings(), on_bytes=bars.on_bytes, on_event=bars.event)
 
 
 def _original(source: Source, hub: Hub | None) -> bytes | None:
@@ -219,6 +227,8 @@ def finish(result: Reproduction, *, changed: bool, min_similarity: float | None 
             _out.line(str(result.compare))
     if min_similarity is not None and (score is None or score < min_similarity):
         raise BelowSimilarity(
-            f"similarity {score:.3f} is below {min_similarity:g}" if score is not None else "there was nothing to compare with",
+            f"similarity {score:.3f} is below {min_similarity:g}"
+            if score is not None
+            else "there was nothing to compare with",
             hint="; ".join(result.plan.deviations) or "`--solve` tries what the picture leaves open",
         )

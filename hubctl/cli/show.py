@@ -137,7 +137,10 @@ def _print(model: wire.Model, version: wire.ModelVersion, installed: Installed |
     _out.facts(
         [
             (model.type or "model", f"{model.name}  ({model.id})"),
-            ("version", f"{version.name}  ({version.id})" + (f", {version.published_at[:10]}" if version.published_at else "")),
+            (
+                "version",
+                f"{version.name}  ({version.id})" + (f", {version.published_at[:10]}" if version.published_at else ""),
+            ),
             ("base model", version.base_model),
             ("creator", model.creator.username if model.creator else None),
             ("tags", ", ".join(model.tag_names[:12])),
@@ -174,7 +177,9 @@ def _print(model: wire.Model, version: wire.ModelVersion, installed: Installed |
     for file in here.values():
         _out.say(f"here: {file.path}")
     if not installed:
-        _out.say(f"\nInstall it with `hubctl install {model.id}@{version.id}`, see examples with `hubctl images {model.id}`")
+        _out.say(
+            f"\nInstall it with `hubctl install {model.id}@{version.id}`, see examples with `hubctl images {model.id}`"
+        )
 
 
 def _rights(model: wire.Model) -> str | None:

@@ -142,16 +142,16 @@ def _node_noise(rng: Rng) -> Iterator[None]:
     """torchsde's tree nodes draw from a fresh generator of ours, so that they follow `rng`."""
     from torchsde._brownian import brownian_interval
 
-    original = brownian_interval._randn  # noqa: SLF001 - the one seam torchsde has
+    original = brownian_interval._randn
 
     def randn(size: Sequence[int], dtype: torch.dtype, device: Any, seed: int) -> Tensor:
         return NoiseSource(rng, int(seed)).randn(size).to(device, dtype)
 
-    brownian_interval._randn = randn  # noqa: SLF001
+    brownian_interval._randn = randn
     try:
         yield
     finally:
-        brownian_interval._randn = original  # noqa: SLF001
+        brownian_interval._randn = original
 
 
 def brownian(

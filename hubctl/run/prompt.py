@@ -332,7 +332,7 @@ FindEmbedding = Callable[[Sequence[int], int], "tuple[Any, int, int] | None"]
 def chunks(
     runs: Sequence[tuple[str, float]],
     tokenize: Callable[[str], Sequence[int]],
-    find_embedding: FindEmbedding = lambda tokens, position: None,  # noqa: ARG005
+    find_embedding: FindEmbedding = lambda tokens, position: None,
     *,
     comma_token: int = 267,
     bos: int = 49406,

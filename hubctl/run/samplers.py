@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+import itertools
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Any, Any], Tensor]
@@ -451,7 +452,7 @@ def dpm_adaptive(
     previous = x
     h = torch.tensor(h_init)
     errors: list[float] = []
-    b = 1 / order
+    b = 1 / (1.5 if eta else order)
     accept_safety, forward = 0.81, float(t_end) > float(s)
     count = 0
     while (s < t_end - 1e-5) if forward else (s > t_end + 1e-5):
@@ -516,7 +517,7 @@ def sample_restart(
             if high < i + 1:
                 again = karras(count, float(sigmas[i + 1]), float(sigmas[high]), 7.0)[:-1].to(sigmas)
                 for _turn in range(times):
-                    pairs += list(zip(again[:-1], again[1:], strict=True))
+                    pairs += list(itertools.pairwise(again))
     last: Tensor | None = None
     for index, (old, new) in enumerate(pairs):
         if last is not None and last < old:
@@ -742,10 +743,7 @@ def _unipc_step(
     base = sigma / sigma0 * x - alpha * phi_1 * m0
     predicted = base
     if d1s:
-        if order == 2:
-            weights = [0.5]
-        else:
-            weights = torch.linalg.solve(matrix[:-1, :-1], vector[:-1]).tolist()
+        weights = [0.5] if order == 2 else torch.linalg.solve(matrix[:-1, :-1], vector[:-1]).tolist()
         predicted = base - alpha * b_h * sum(w * d for w, d in zip(weights, d1s, strict=True))
     if evaluate is None:
         return predicted, None
@@ -801,4 +799,3 @@ SAMPLERS: dict[str, SamplerInfo] = {
     "plms": SamplerInfo(sample_plms, family="ddim"),
     "uni_pc": SamplerInfo(sample_uni_pc, family="ddim"),
 }
-UNSUPPORTED: dict[str, str] = dict.fromkeys(("uni_pc_bh2", "tcd", "ddpm", "deis", "ipndm_v", "euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep", "res_multistep_cfg_pp", "res_multistep_ancestral", "gradient_estimation", "er_sde", "seeds_2", "seeds_3", "sa_solver"), "its steps are not implemented")  # fmt: skip

@@ -1,0 +1,315 @@
+"""Adapters merged into weights: W ← W + m·Δ, and taken out again exactly.
+
+Formulas: webui-semantics §5.2, after LoRA (Hu et al. 2021), LoHa/LoKr/LoCon (Yeh et al. 2023), DoRA (Liu et al. 2024).
+The originals of touched tensors are kept, so that a hundred applications leave no drift.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubctl.run.loader import Model, read_tensors
+
+PARTS = (
+    "lora_up.weight", "lora_down.weight", "lora_mid.weight", "lora_A.weight", "lora_B.weight", "lora.up.weight",
+    "lora.down.weight", "_lora.up.weight", "_lora.down.weight", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b",
+    "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+    "diff", "diff_b", "w_norm", "b_norm", "dora_scale", "alpha", "a1.weight", "a2.weight", "b1.weight", "b2.weight",
+    "oft_blocks", "oft_diag", "weight", "on_input",
+)  # fmt: skip
+RENAMED = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora.down.weight": "lora_down.weight",
+    "lora.up.weight": "lora_up.weight",
+    "_lora.down.weight": "lora_down.weight",
+    "_lora.up.weight": "lora_up.weight",
+}
+ENDINGS = sorted(PARTS, key=len, reverse=True)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One file: module name (`lora_unet_…`, `lora_te1_…`) → its parts."""
+
+    path: Path
+    modules: Mapping[str, Mapping[str, Tensor]]
+
+
+def read(path: Path) -> Adapter:
+    """Group a file's tensors by the module they belong to, whatever trainer named them."""
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in read_tensors(path).items():
+        name, part = _split(key)
+        if part is not None:
+            modules[_canonical(name)][part] = tensor
+    return Adapter(path, dict(modules))
+
+
+def _split(key: str) -> tuple[str, str | None]:
+    for ending in ENDINGS:
+        glue = "" if ending.startswith("_") else "."
+        if key.endswith(glue + ending):
+            return key[: -len(glue + ending)], RENAMED.get(ending, ending)
+    return key, None
+
+
+def _canonical(name: str) -> str:
+    """`unet.down_blocks.0…` and friends → kohya's `lora_unet_down_blocks_0…`."""
+    name = name.replace(".processor.", ".").replace("base_model.model.", "")
+    for prefix, ours in (
+        ("text_encoder_2.", "lora_te2_"), ("text_encoder.", "lora_te_"), ("unet.", "lora_unet_"),
+        ("lycoris_", "lora_unet_"), ("diffusion_model.", "lora_unet_"), ("model.diffusion_model.", "lora_unet_"),
+    ):  # fmt: skip
+        if name.startswith(prefix):
+            name = ours + name.removeprefix(prefix)
+            break
+    name = name.replace(".", "_")
+    return name.replace("_to_out_lora", "_to_out_0").removesuffix("_lora")
+
+
+class Adapters:
+    """The adapters of one loaded model."""
+
+    def __init__(self, model: Model) -> None:
+        self._names = _module_names(model)
+        self._original: dict[str, dict[str, Tensor]] = {}
+        self._files: dict[Path, Adapter] = {}
+        self.applied: tuple[tuple[Path, float, float, int | None], ...] = ()
+
+    def set(self, wanted: Sequence[tuple[Path, float, float, int | None]], *, forge: bool = True) -> list[str]:
+        """Make exactly these (path, UNet weight, TE weight, dyn) active, in this order; returns notes for a person."""
+        wanted = tuple(wanted)
+        if wanted == self.applied:
+            return []
+        self.restore()
+        notes = []
+        for path, unet, te, dyn in wanted:
+            adapter = self._files.setdefault(path, read(path))
+            missed = self._apply(adapter, unet, te, None if forge else dyn, forge)
+            if missed == len(adapter.modules):
+                notes.append(f"`{path.name}` fits no part of this model: it had no effect")
+            elif missed:
+                notes.append(f"`{path.name}`: {missed} of its {len(adapter.modules)} parts fit nothing here")
+        self.applied = wanted
+        return notes
+
+    def restore(self) -> None:
+        """Put every touched tensor back, bit for bit."""
+        for name, tensors in self._original.items():
+            module = self._names[name]
+            for kind, tensor in tensors.items():
+                getattr(module, kind).data.copy_(tensor)
+        self.applied = ()
+
+    def _apply(self, adapter: Adapter, unet: float, te: float, dyn: int | None, forge: bool) -> int:
+        missed = 0
+        for name, parts in adapter.modules.items():
+            module = self._names.get(name)
+            if module is None:
+                missed += 1
+                continue
+            factor = unet if name.startswith("lora_unet_") else te
+            self._keep(name, module)
+            weight = module.weight.data
+            bias = getattr(module, "bias", None)
+            delta = _delta(parts, weight, dyn, forge)
+            if delta is not None:
+                weight.copy_((weight.float() + factor * delta.reshape(weight.shape)).to(weight.dtype))
+            for key in ("diff_b", "b_norm"):
+                if key in parts and bias is not None:
+                    bias.data.copy_((bias.data.float() + factor * parts[key].float().to(bias.device)).to(bias.dtype))
+        return missed
+
+    def _keep(self, name: str, module: Any) -> None:
+        if name not in self._original:
+            kept = {"weight": module.weight.data.clone()}
+            if getattr(module, "bias", None) is not None:
+                kept["bias"] = module.bias.data.clone()
+            self._original[name] = kept
+
+
+def _delta(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None, forge: bool) -> Tensor | None:
+    """Δ of one module in float32, before the tag's weight."""
+    p = {key: tensor.to(weight.device, torch.float32) for key, tensor in parts.items()}
+    for whole in ("diff", "w_norm"):
+        if whole in p:
+            return p[whole]
+    found = _raw(p, weight, dyn)
+    if found is None:
+        return None
+    raw, rank = found
+    scale = float(p["alpha"]) / rank if "alpha" in p and rank else 1.0
+    raw = raw.reshape(weight.shape) * scale
+    return _dora(weight.float(), raw, p["dora_scale"], forge) if "dora_scale" in p else raw
+
+
+def _raw(p: Mapping[str, Tensor], weight: Tensor, dyn: int | None) -> tuple[Tensor, int] | None:
+    if "lora_up.weight" in p and "lora_down.weight" in p:
+        return _lora(p["lora_up.weight"], p["lora_down.weight"], p.get("lora_mid.weight"), dyn)
+    if "hada_w1_a" in p:
+        first = _half(p["hada_w1_a"], p["hada_w1_b"], p.get("hada_t1"))
+        second = _half(p["hada_w2_a"], p["hada_w2_b"], p.get("hada_t2"))
+        return first * second, p["hada_w1_b"].shape[0]
+    if "lokr_w1" in p or "lokr_w1_a" in p:
+        return _lokr(p)
+    if "a1.weight" in p and "b1.weight" in p:  # GLoRA
+        w = weight.float().flatten(1)
+        a1, a2, b1, b2 = (p[f"{n}.weight"].flatten(1) for n in ("a1", "a2", "b1", "b2"))
+        if a2.shape[0] == b2.shape[1]:
+            return b2 @ b1 + (w @ a2) @ a1, b1.shape[0]
+        return b1 @ b2 + (w @ a1) @ a2, a1.shape[1]
+    if "oft_blocks" in p and p["oft_blocks"].ndim == 3:
+        return _oft(p["oft_blocks"], weight), 0
+    if "weight" in p and "on_input" in p:  # IA3
+        w = weight.float()
+        vector = p["weight"]
+        row = (
+            vector.reshape(1, -1, *([1] * (w.ndim - 2)))
+            if bool(p["on_input"])
+            else vector.reshape(-1, *([1] * (w.ndim - 1)))
+        )
+        return w * row, 0
+    return None
+
+
+def _lora(up: Tensor, down: Tensor, mid: Tensor | None, dyn: int | None) -> tuple[Tensor, int]:
+    rank = down.shape[0]
+    if mid is not None:
+        return torch.einsum("op,pqkl,qi->oikl", up.flatten(1), mid, down.flatten(1)), rank
+    if dyn:
+        up, down = up[:, :dyn], down[:dyn]
+    return up.flatten(1) @ down.flatten(1), rank
+
+
+def _half(a: Tensor, b: Tensor, t: Tensor | None) -> Tensor:
+    return a @ b if t is None else torch.einsum("pqkl,po,qi->oikl", t, a, b)
+
+
+def _lokr(p: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+    rank = 0
+    if "lokr_w1" in p:
+        w1 = p["lokr_w1"]
+    else:
+        w1, rank = p["lokr_w1_a"] @ p["lokr_w1_b"], p["lokr_w1_b"].shape[0]
+    if "lokr_w2" in p:
+        w2 = p["lokr_w2"]
+    elif "lokr_t2" in p:
+        w2, rank = (
+            torch.einsum("pqkl,po,qi->oikl", p["lokr_t2"], p["lokr_w2_a"], p["lokr_w2_b"]),
+            p["lokr_w2_b"].shape[0],
+        )
+    else:
+        rank = p["lokr_w2_b"].shape[0]
+        w2 = (p["lokr_w2_a"] @ p["lokr_w2_b"].flatten(1)).reshape(p["lokr_w2_a"].shape[0], *p["lokr_w2_b"].shape[1:])
+    if w2.ndim == 4:
+        w1 = w1[:, :, None, None]
+    return torch.kron(w1, w2.contiguous()), rank
+
+
+def _oft(blocks: Tensor, weight: Tensor) -> Tensor:
+    """Orthogonal fine-tuning, kohya's Cayley form: R = (I + Q)(I − Q)⁻¹ per block of output rows."""
+    w = weight.float()
+    count, size, _ = blocks.shape
+    q = blocks - blocks.transpose(1, 2)
+    eye = torch.eye(size, device=w.device).expand(count, size, size)
+    r = torch.matmul(eye + q, torch.linalg.inv(eye - q))
+    turned = torch.einsum("knm,kn...->km...", r, w.reshape(count, size, *w.shape[1:])).reshape(w.shape)
+    return turned - w
+
+
+def _dora(w: Tensor, raw: Tensor, magnitude: Tensor, forge: bool) -> Tensor:
+    """Rescale W + Δ to the stored magnitudes: per input column, or per output row where the scale has that shape."""
+    changed = w + raw
+    eps = torch.finfo(torch.float32).eps if forge else 0.0
+    if (
+        magnitude.shape[0] == w.shape[0]
+        and magnitude.numel() == w.shape[0]
+        and w.shape[0] > 1
+        and magnitude.shape[0] != 1
+    ):
+        norm = w.flatten(1).norm(dim=1).reshape(-1, *([1] * (w.ndim - 1))) + eps
+        return changed * (magnitude.reshape(norm.shape) / norm) - w
+    norm = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *([1] * (w.ndim - 2))) + eps
+    return changed * (magnitude.reshape(norm.shape) / norm) - w
+
+
+# --- names ---
+
+
+def _module_names(model: Model) -> dict[str, Any]:
+    """Every name a file may use for a module with a weight → the module."""
+    out: dict[str, Any] = {}
+    for path, module in model.unet.named_modules():
+        if hasattr(module, "weight"):
+            out["lora_unet_" + path.replace(".", "_")] = module
+    for ldm, ours in _ldm_names(model.unet.config).items():
+        for name, module in list(out.items()):
+            rest = name.removeprefix("lora_unet_")
+            if rest == ours or rest.startswith(ours + "_"):
+                out.setdefault("lora_unet_" + _ldm_inner(ldm + rest.removeprefix(ours)), module)
+    prefixes: tuple[tuple[str, ...], ...] = (("lora_te_", "lora_te1_"),)
+    if model.family == "sdxl":
+        prefixes = (("lora_te1_", "lora_te_"), ("lora_te2_",))
+    elif model.family == "refiner":
+        prefixes = (("lora_te2_", "lora_te_"),)
+    for encoder, names in zip(model.encoders, prefixes, strict=True):
+        for path, module in encoder.named_modules():
+            if hasattr(module, "weight"):
+                full = (
+                    path
+                    if path.startswith("text_model.") or "projection" in path.split(".")[0]
+                    else f"text_model.{path}"
+                )
+                for prefix in names:
+                    out.setdefault(prefix + full.replace(".", "_"), module)
+    return out
+
+
+def _ldm_names(config: Any) -> dict[str, str]:
+    """LDM block names → diffusers' (`input_blocks_4_1` → `down_blocks_1_attentions_0`), both with underscores."""
+    per = config["layers_per_block"] + 1
+    levels = len(config["block_out_channels"])
+    out = {
+        "input_blocks_0_0": "conv_in", "out_0": "conv_norm_out", "out_2": "conv_out",
+        "time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
+        "label_emb_0_0": "add_embedding_linear_1", "label_emb_0_2": "add_embedding_linear_2",
+        "middle_block_0": "mid_block_resnets_0", "middle_block_1": "mid_block_attentions_0",
+        "middle_block_2": "mid_block_resnets_1",
+    }  # fmt: skip
+    for i in range(1, levels * per):
+        block, layer = divmod(i - 1, per)
+        if layer == per - 1:
+            out[f"input_blocks_{i}_0_op"] = f"down_blocks_{block}_downsamplers_0_conv"
+        else:
+            out[f"input_blocks_{i}_0"] = f"down_blocks_{block}_resnets_{layer}"
+            out[f"input_blocks_{i}_1"] = f"down_blocks_{block}_attentions_{layer}"
+    for i in range(levels * per):
+        block, layer = divmod(i, per)
+        crossed = config["up_block_types"][block].startswith("CrossAttn")
+        out[f"output_blocks_{i}_0"] = f"up_blocks_{block}_resnets_{layer}"
+        if crossed:
+            out[f"output_blocks_{i}_1"] = f"up_blocks_{block}_attentions_{layer}"
+        if layer == per - 1:
+            out[f"output_blocks_{i}_{2 if crossed else 1}_conv"] = f"up_blocks_{block}_upsamplers_0_conv"
+    return out
+
+
+def _ldm_inner(name: str) -> str:
+    """Inside a resnet: diffusers' part names → LDM's."""
+    if "_attentions_" in name or "transformer_blocks" in name:
+        return name
+    for ours, ldm in (
+        ("_norm1", "_in_layers_0"), ("_conv1", "_in_layers_2"), ("_time_emb_proj", "_emb_layers_1"),
+        ("_norm2", "_out_layers_0"), ("_conv2", "_out_layers_3"), ("_conv_shortcut", "_skip_connection"),
+    ):  # fmt: skip
+        if name.endswith(ours):
+            return name.removesuffix(ours) + ldm
+    return name
