@@ -98,9 +98,9 @@ def file(
         raise _none_left(version, candidates, rejected)
     allowed.sort(key=lambda f: _rank(f, prefs))
     best = allowed[0]
-    rejected += [(other, _why_not(other, best, prefs)) for other in allowed[1:]]
+    rejected += [(other, _why_not(other, best)) for other in allowed[1:]]
     reasons = ("you asked for this file",) if file_id is not None else tuple(_reasons(best, allowed, prefs))
-    return Choice(best, reasons, tuple(_warnings(best, version, prefs)), tuple(rejected))
+    return Choice(best, reasons, tuple(_warnings(best, version)), tuple(rejected))
 
 
 def _named(version: ModelVersion, file_id: int) -> list[ModelFile]:
@@ -190,7 +190,7 @@ def _want(prefs: Prefs, name: str) -> str:
     return (prefs.size if name == "size" else prefs.fp).lower()
 
 
-def _why_not(other: ModelFile, best: ModelFile, prefs: Prefs) -> str:
+def _why_not(other: ModelFile, best: ModelFile) -> str:
     if _is_pickle(other) and not _is_pickle(best):
         return "a pickle, and there is a safe file"
     if file_format(other) != file_format(best):
@@ -203,7 +203,7 @@ def _why_not(other: ModelFile, best: ModelFile, prefs: Prefs) -> str:
     return "the chosen one is the hub's primary file" if best.primary else "same kind, but larger or newer"
 
 
-def _warnings(best: ModelFile, version: ModelVersion, prefs: Prefs) -> list[str]:
+def _warnings(best: ModelFile, version: ModelVersion) -> list[str]:
     out = []
     if _is_pickle(best):
         scan = best.pickle_scan_result

@@ -453,11 +453,11 @@ def _fetch(
             on_bytes=lambda done, total: on_bytes(file.name, done, total),
             on_event=on_event,
         )
-        look_at(partial.path, file.name, plan, allow_pickle=settings.allow_pickle)
+        look_at(partial.path, file.name, allow_pickle=settings.allow_pickle)
         return partial.seal(file.sha256).sha256
 
 
-def look_at(path: Path, name: str, plan: InstallPlan, *, allow_pickle: bool) -> None:
+def look_at(path: Path, name: str, *, allow_pickle: bool) -> None:
     """Refuse bytes that are not what their name promises, before they get it.
 
     Raises VerificationFailed (a web page, a broken header) or UnsafeFile (a pickle that could run code).

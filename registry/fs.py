@@ -73,8 +73,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, mode)
-        os.replace(beside, path)
+        os.chmod(beside, mode)  # noqa: PTH101
+        os.replace(beside, path)  # noqa: PTH105
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise

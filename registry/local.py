@@ -545,7 +545,7 @@ class Registry:
         self,
         kind: str,
         *,
-        hash: str | None = None,
+        hash: str | None = None,  # noqa: A002
         version_id: int | None = None,
         name: str | None = None,
     ) -> Located | None:
@@ -792,7 +792,7 @@ def _is_same(target: Path, blob: Path) -> bool:
         return False
 
 
-def _file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:
+def _file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:  # noqa: A002
     """Which of a version's files a reference means."""
     candidates = list(item.files)
     if kind == "vae" and (item.model.type or "").lower() == "checkpoint":

@@ -43,7 +43,7 @@ class Wire(BaseModel):
             for name, info in cls.model_fields.items():
                 alias = info.alias or name
                 if alias in data and _replaced(data[alias], getattr(parsed, name)):
-                    parsed._odd[alias] = data[alias]
+                    parsed._odd[alias] = data[alias]  # noqa: SLF001
         return parsed
 
     @model_serializer(mode="wrap")

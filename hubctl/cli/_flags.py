@@ -34,7 +34,7 @@ def reset() -> None:
     CURRENT.__init__()  # type: ignore[misc]
 
 
-def _remember(context: typer.Context, param: Any, value: Any) -> Any:
+def _remember(context: typer.Context, param: Any, value: Any) -> Any:  # noqa: ARG001 - typer passes three
     if value:
         name = param.name
         setattr(CURRENT, name, value)
@@ -43,7 +43,7 @@ def _remember(context: typer.Context, param: Any, value: Any) -> Any:
     return value
 
 
-def _option(*names: str, help: str, **more: Any) -> Any:
+def _option(*names: str, help: str, **more: Any) -> Any:  # noqa: A002
     return typer.Option(*names, help=help, callback=_remember, expose_value=False, is_eager=True, **more)
 
 

@@ -114,7 +114,7 @@ def _walk(environment: dict[str, str]) -> None:
 
 def _run(argv: list[str], environment: dict[str, str]) -> list[str]:
     """One command in a process of its own; its output is shown, picture paths on stdout are returned."""
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "hubctl", *argv], env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
     if not (_flags.CURRENT.json or _flags.CURRENT.quiet):
@@ -136,4 +136,4 @@ def _show(path: str | None) -> None:
         import contextlib
 
         with contextlib.suppress(OSError):
-            subprocess.Popen([opener, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.Popen([opener, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603

@@ -19,12 +19,12 @@ def install(
     refs: Annotated[
         list[str] | None, typer.Argument(metavar="REF...", help="Id, MODEL@VERSION, URL, AIR, hash or name")
     ] = None,
-    type: TypeFilter = None,
+    type: TypeFilter = None,  # noqa: A002
     dry_run: DryRun = False,
     file: Annotated[int | None, typer.Option("--file", metavar="ID", help="This file of the version")] = None,
     fp: Annotated[str | None, typer.Option("--fp", help="Prefer fp16, fp32, bf16, …")] = None,
     size: Annotated[str | None, typer.Option("--size", help="Prefer pruned or full")] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Prefer SafeTensor, GGUF, …")] = None,
+    format: Annotated[str | None, typer.Option("--format", help="Prefer SafeTensor, GGUF, …")] = None,  # noqa: A002
     allow_pickle: AllowPickle = False,
     connections: Annotated[int | None, typer.Option("--connections", min=1, max=16, help="Per file")] = None,
     limit_rate: Annotated[str | None, typer.Option("--limit-rate", metavar="RATE", help="For example 20M")] = None,

@@ -12,7 +12,7 @@ from hubctl.cli._options import BaseModel, TypeFilter
 
 def list_(
     text: Annotated[list[str] | None, typer.Argument(help="Words to look for")] = None,
-    type: TypeFilter = None,
+    type: TypeFilter = None,  # noqa: A002
     base_model: BaseModel = None,
     sort: Annotated[str, typer.Option("--sort", metavar="name|size|added|used")] = "name",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many rows")] = None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def search(
     text: Annotated[list[str] | None, typer.Argument(help="Words to look for")] = None,
-    type: TypeFilter = None,
+    type: TypeFilter = None,  # noqa: A002
     base_model: BaseModel = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only models with this tag")] = None,
     creator: Annotated[str | None, typer.Option("--creator", help="Only models of this user")] = None,

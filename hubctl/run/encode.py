@@ -40,7 +40,7 @@ def tokenizer() -> Any:
             merges=merges,
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
-            unk_token="<|endoftext|>",
+            unk_token="<|endoftext|>",  # noqa: S106
         )
     )
     out.normalizer = normalizers.Sequence(

@@ -74,7 +74,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             from safetensors import safe_open
 
             with safe_open(str(path), framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=start[:2] == b"PK")
     except Exception as error:
         if type(error).__name__ == "UnpicklingError":

@@ -142,16 +142,16 @@ def _node_noise(rng: Rng) -> Iterator[None]:
     """torchsde's tree nodes draw from a fresh generator of ours, so that they follow `rng`."""
     from torchsde._brownian import brownian_interval
 
-    original = brownian_interval._randn
+    original = brownian_interval._randn  # noqa: SLF001
 
     def randn(size: Sequence[int], dtype: torch.dtype, device: Any, seed: int) -> Tensor:
         return NoiseSource(rng, int(seed)).randn(size).to(device, dtype)
 
-    brownian_interval._randn = randn
+    brownian_interval._randn = randn  # noqa: SLF001
     try:
         yield
     finally:
-        brownian_interval._randn = original
+        brownian_interval._randn = original  # noqa: SLF001
 
 
 def brownian(

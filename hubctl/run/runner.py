@@ -386,7 +386,7 @@ class Pass:
         if name == "ddim_cfgpp":
             denoiser.cfg_scale /= 12.5
             denoiser.keep_uncond = True
-            uncond = lambda: denoiser.uncond_eps
+            uncond = lambda: denoiser.uncond_eps  # noqa: E731
         return samplers.sample_ddim(
             denoiser.eps, x, grid, self.alphas, noise=lambda *_: noise.like(x), on_step=tick, eta=self.plan.eta_ddim,
             uncond_direction=uncond,  # type: ignore[arg-type]

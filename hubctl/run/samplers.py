@@ -12,6 +12,7 @@ Song et al. 2020 (DDIM), Zhao et al. 2023 (UniPC), Xu et al. 2023 (Restart), Luo
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-import itertools
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Any, Any], Tensor]

@@ -141,7 +141,8 @@ def test_a_partial_is_taken_over_after_its_writer_died(home: Path) -> None:
     script = (
         "import os, sys, pathlib\nfrom registry import Registry\n"
         f"r = Registry.open(pathlib.Path({str(home)!r}))\n"
-        "p = r.reserve('ab' * 32, size=1000)\np.write(b'x' * 600)\np.checkpoint()\np.write(b'y' * 100)\nos.kill(os.getpid(), 9)"
+        "p = r.reserve('ab' * 32, size=1000)\np.write(b'x' * 600)\np.checkpoint()\n"
+        "p.write(b'y' * 100)\nos.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False)
     with Registry.open(home) as registry, registry.reserve("ab" * 32, size=1000) as partial:
