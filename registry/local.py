@@ -322,7 +322,8 @@ class Registry:
         sizes = {fid: self.blob_path(sha).stat().st_size for fid, sha in manifest.files.items()}
         self._unindex(db, source, version.id)
         db.execute(
-            "INSERT INTO model_version VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO model_version(source, version_id, model_id, name, model_name, type, base_model, creator, "
+            "trigger_words, settings, explicit, installed_at, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 source, version.id, model.id, version.name, model.name, model.type, version.base_model,
                 model.creator.username if model.creator else None, json.dumps(words),
@@ -334,7 +335,8 @@ class Registry:
             file = next((f for f in version.files if f.id == file_id), None)
             name = Path(manifest.tree.get(file_id) or (file.name if file else sha256)).name
             db.execute(
-                "INSERT INTO installed_file VALUES (?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO installed_file(source, version_id, file_id, name, stem, role, sha256, size, path, facts) "
+                "VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     source, version.id, file_id, file.name if file else name, Path(name).stem.casefold(),
                     file.type if file else None, sha256, sizes[file_id], manifest.tree.get(file_id, ""),

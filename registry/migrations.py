@@ -1,11 +1,14 @@
 """Migrations: named functions, applied in order, each in one transaction with the record that it ran.
 
-A database with a name we do not know was written by a newer hubctl and is refused. Before the first change to an
-existing database it is copied to `index.backup.db`.
+A new index is made from `registry.tables` in one go; these bring an older one to the same place, so each stays as it
+was on the day it was written. A database with a name we do not know was written by a newer hubctl and is refused.
+Before the first change an existing database is copied to `index.backup.db`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,8 @@ from registry.manifest import now
 
 Migration = Callable[[sqlite3.Connection], None]
 MIGRATIONS: list[Migration] = []
+FACTS = ("user_note", "ui", "link", "sidecar", "ignored", "queue", "run")
+"""Tables that hold what is found nowhere else: every change of a row is also a line of facts.jsonl."""
 
 
 def migration(function: Migration) -> Migration:
@@ -24,11 +29,58 @@ def migration(function: Migration) -> Migration:
 
 @migration
 def m001_tables(connection: sqlite3.Connection) -> None:
-    """The tables of `registry.tables`."""
-    from registry.tables import create_statements
+    """Versions, files, hashes, images, runs, notes, links."""
+    for statement in _M001.split(";"):
+        if statement.strip():
+            connection.execute(statement)
 
-    for statement in create_statements():
-        connection.execute(statement)
+
+_M001 = """
+CREATE TABLE file_hash (
+    value VARCHAR NOT NULL, source VARCHAR NOT NULL, version_id INTEGER NOT NULL, file_id INTEGER NOT NULL,
+    kind VARCHAR NOT NULL, PRIMARY KEY (value, source, version_id, file_id, kind));
+CREATE TABLE image (
+    source VARCHAR NOT NULL, image_id INTEGER NOT NULL, version_id INTEGER NOT NULL, position INTEGER NOT NULL,
+    raw VARCHAR NOT NULL, PRIMARY KEY (source, image_id));
+CREATE INDEX ix_image_version_id ON image (version_id);
+CREATE TABLE installed_file (
+    source VARCHAR NOT NULL, version_id INTEGER NOT NULL, file_id INTEGER NOT NULL, name VARCHAR NOT NULL,
+    stem VARCHAR NOT NULL, role VARCHAR, sha256 VARCHAR NOT NULL, size INTEGER NOT NULL, path VARCHAR NOT NULL,
+    facts VARCHAR, PRIMARY KEY (source, version_id, file_id));
+CREATE INDEX ix_installed_file_sha256 ON installed_file (sha256);
+CREATE INDEX ix_installed_file_stem ON installed_file (stem);
+CREATE TABLE link (
+    path VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, source VARCHAR NOT NULL, version_id INTEGER NOT NULL,
+    layout VARCHAR NOT NULL, kind VARCHAR NOT NULL, created_at VARCHAR NOT NULL, PRIMARY KEY (path));
+CREATE INDEX ix_link_sha256 ON link (sha256);
+CREATE TABLE migration (name VARCHAR NOT NULL, applied_at VARCHAR NOT NULL, PRIMARY KEY (name));
+CREATE TABLE model_version (
+    source VARCHAR NOT NULL, version_id INTEGER NOT NULL, model_id INTEGER NOT NULL, name VARCHAR NOT NULL,
+    model_name VARCHAR NOT NULL, type VARCHAR, base_model VARCHAR, creator VARCHAR, trigger_words VARCHAR NOT NULL,
+    settings VARCHAR, explicit BOOLEAN NOT NULL, installed_at VARCHAR NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (source, version_id));
+CREATE INDEX ix_model_version_base_model ON model_version (base_model);
+CREATE INDEX ix_model_version_creator ON model_version (creator);
+CREATE INDEX ix_model_version_model_id ON model_version (model_id);
+CREATE INDEX ix_model_version_model_name ON model_version (model_name);
+CREATE INDEX ix_model_version_type ON model_version (type);
+CREATE TABLE queue (ref VARCHAR NOT NULL, added_at VARCHAR NOT NULL, PRIMARY KEY (ref));
+CREATE TABLE run (
+    id INTEGER NOT NULL, created_at VARCHAR NOT NULL, image_id INTEGER, output VARCHAR NOT NULL, similarity FLOAT,
+    device VARCHAR NOT NULL, seconds FLOAT NOT NULL, "plan" VARCHAR NOT NULL, versions VARCHAR NOT NULL,
+    used VARCHAR NOT NULL, PRIMARY KEY (id));
+CREATE INDEX ix_run_image_id ON run (image_id);
+CREATE TABLE search_doc (
+    id INTEGER NOT NULL, source VARCHAR NOT NULL, version_id INTEGER NOT NULL, name VARCHAR NOT NULL,
+    trigger_words VARCHAR NOT NULL, tags VARCHAR NOT NULL, creator VARCHAR NOT NULL, description VARCHAR NOT NULL,
+    PRIMARY KEY (id));
+CREATE INDEX ix_search_doc_source ON search_doc (source);
+CREATE INDEX ix_search_doc_version_id ON search_doc (version_id);
+CREATE TABLE state ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
+CREATE TABLE user_note (
+    source VARCHAR NOT NULL, version_id INTEGER NOT NULL, pinned BOOLEAN NOT NULL, notes VARCHAR, words VARCHAR,
+    weight FLOAT, tags VARCHAR, last_used_at VARCHAR, PRIMARY KEY (source, version_id));
+"""
 
 
 @migration
@@ -48,11 +100,75 @@ def m002_full_text(connection: sqlite3.Connection) -> None:
     connection.execute(f"CREATE TRIGGER search_doc_au AFTER UPDATE ON search_doc BEGIN {delete} {insert} END")
 
 
+@migration
+def m003_library(connection: sqlite3.Connection) -> None:
+    """What lists and `du` need in the rows, UI folders and what is known of files outside, and the facts journal."""
+    for statement in _M003.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    journal_triggers(connection)
+    for table in FACTS:  # facts said before there was a journal
+        connection.execute(f"INSERT INTO outbox(line) SELECT {_as_line(connection, table, '')} FROM {table}")
+    connection.execute("DELETE FROM state WHERE key = 'generation'")  # every manifest is read again
+
+
+_M003 = """
+ALTER TABLE model_version ADD COLUMN name_key VARCHAR;
+ALTER TABLE model_version ADD COLUMN tags VARCHAR;
+ALTER TABLE model_version ADD COLUMN summary VARCHAR;
+ALTER TABLE model_version ADD COLUMN stamp VARCHAR;
+CREATE INDEX ix_model_version_name_key ON model_version (name_key);
+ALTER TABLE installed_file ADD COLUMN placed VARCHAR;
+ALTER TABLE link ADD COLUMN inode INTEGER;
+ALTER TABLE link ADD COLUMN ui VARCHAR;
+CREATE INDEX ix_link_ui ON link (ui);
+CREATE TABLE blob (
+    sha256 VARCHAR NOT NULL, size INTEGER NOT NULL, allocated INTEGER NOT NULL, links INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, verified_at VARCHAR, PRIMARY KEY (sha256));
+CREATE TABLE ui (
+    name VARCHAR NOT NULL, layout VARCHAR NOT NULL, root VARCHAR NOT NULL, kind VARCHAR NOT NULL, template VARCHAR,
+    sidecars VARCHAR, added_at VARCHAR NOT NULL, PRIMARY KEY (name));
+CREATE TABLE sidecar (path VARCHAR NOT NULL, written VARCHAR NOT NULL, PRIMARY KEY (path));
+CREATE TABLE scan (
+    path VARCHAR NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    device INTEGER NOT NULL, sha256 VARCHAR, autov1 VARCHAR, autov3 VARCHAR, facts VARCHAR, source VARCHAR,
+    version_id INTEGER, checked_at VARCHAR NOT NULL, PRIMARY KEY (path));
+CREATE INDEX ix_scan_sha256 ON scan (sha256);
+CREATE INDEX ix_scan_size ON scan (size);
+CREATE TABLE ignored (
+    source VARCHAR NOT NULL, model_id INTEGER NOT NULL, version_id INTEGER NOT NULL,
+    PRIMARY KEY (source, model_id, version_id));
+CREATE TABLE outbox (id INTEGER NOT NULL, line VARCHAR NOT NULL, PRIMARY KEY (id));
+"""
+
+
+def journal_triggers(connection: sqlite3.Connection) -> None:
+    """(Re)make the triggers that put each change of a fact into the outbox. Run again when a fact gets a column."""
+    for table in FACTS:
+        put, gone = _as_line(connection, table, "new."), _as_line(connection, table, "old.", gone=True)
+        for event, line in (("INSERT", put), ("UPDATE", put), ("DELETE", gone)):
+            connection.execute(f"DROP TRIGGER IF EXISTS {table}_fact_{event.lower()}")
+            connection.execute(
+                f"CREATE TRIGGER {table}_fact_{event.lower()} AFTER {event} ON {table} "
+                f"BEGIN INSERT INTO outbox(line) VALUES ({line}); END"
+            )
+
+
+def _as_line(connection: sqlite3.Connection, table: str, row: str, *, gone: bool = False) -> str:
+    """SQL for one row as a line of facts.jsonl: `{"put": table, …}` or `{"gone": table, key…}`."""
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    kept = [c[1] for c in columns if (c[5] or not gone) and (table, c[1]) != ("run", "plan")]  # a run's record has it
+    pairs = ", ".join(f"""'{name}', {row}"{name}\"""" for name in kept)
+    return f"json_object('{'gone' if gone else 'put'}', '{table}', {pairs})"
+
+
 def applied(connection: sqlite3.Connection) -> set[str]:
     try:
         return {row[0] for row in connection.execute("SELECT name FROM migration")}
-    except sqlite3.OperationalError:
-        return set()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return set()
+        raise
 
 
 def pending(connection: sqlite3.Connection) -> list[Migration]:
@@ -65,19 +181,52 @@ def pending(connection: sqlite3.Connection) -> list[Migration]:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring a database up to date."""
+    """Bring a database up to date, or make a new one. Several processes may try at once."""
     todo = pending(connection)
-    if todo and applied(connection):
-        backup = path.with_name("index.backup.db")
-        backup.unlink(missing_ok=True)
-        connection.execute("VACUUM INTO ?", (str(backup),))
+    if len(todo) == len(MIGRATIONS):
+        _in_one_go(connection, _create)
+        return
+    if todo:
+        _back_up(connection, path)
     for function in todo:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if function.__name__ not in applied(connection):  # another process may have been faster
-                function(connection)
-                connection.execute("INSERT INTO migration(name, applied_at) VALUES (?, ?)", (function.__name__, now()))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+        _in_one_go(connection, function)
+
+
+def _in_one_go(connection: sqlite3.Connection, function: Migration) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if function.__name__ not in applied(connection):  # another process may have been faster
+            function(connection)
+            if function is not _create:
+                _record(connection, function)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """A new index, as `registry.tables` has it."""
+    if applied(connection):
+        return
+    from registry.tables import create_statements
+
+    for statement in create_statements():
+        connection.execute(statement)
+    m002_full_text(connection)
+    journal_triggers(connection)
+    for function in MIGRATIONS:
+        _record(connection, function)
+
+
+def _record(connection: sqlite3.Connection, function: Migration) -> None:
+    connection.execute("INSERT INTO migration(name, applied_at) VALUES (?, ?)", (function.__name__, now()))
+
+
+def _back_up(connection: sqlite3.Connection, path: Path) -> None:
+    """A copy beside; made under a name of its own, since another process may be doing the same."""
+    beside = path.with_name(f"index.backup.{os.getpid()}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        beside.unlink()
+    connection.execute("VACUUM INTO ?", (str(beside),))
+    beside.replace(path.with_name("index.backup.db"))

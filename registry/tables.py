@@ -1,7 +1,10 @@
-"""The schema, once. Tables are created from these; reads and writes are plain SQL in `registry.index`, since importing
-an ORM costs more than any query here.
+"""The schema, once. A new index is created from these; reads and writes are plain SQL, since importing an ORM costs more
+than any query here. An older index is brought here by `registry.migrations`; a test holds that both ways agree.
 
-Only `run`, `user_note`, `link` and `queue` hold facts found nowhere else; the rest is rebuilt from manifests.
+    derived from manifests and blobs      model_version  installed_file  file_hash  search_doc  image  blob
+    derived from folders outside          scan
+    said by the user, also in facts.jsonl user_note  ui  link  sidecar  ignored  queue  run  (`registry.facts`)
+    of the database itself                state  migration  outbox
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ class ModelVersionRow(SQLModel, table=True):
     explicit: bool = True
     installed_at: str
     size: int = 0  # bytes of its files
+    name_key: str | None = Field(default=None, index=True)  # model_name casefolded
+    tags: str | None = None  # JSON list
+    summary: str | None = None  # JSON: what lists show besides
+    stamp: str | None = None  # mtime and size of the manifest these rows were read from
 
 
 class InstalledFileRow(SQLModel, table=True):
@@ -38,6 +45,19 @@ class InstalledFileRow(SQLModel, table=True):
     size: int
     path: str  # below the home
     facts: str | None = None  # JSON
+    placed: str | None = None  # hardlink · symlink · copy: how `path` shows the blob
+
+
+class BlobRow(SQLModel, table=True):
+    """What `stat` said when the blob was last looked at; `du` adds these up where asking again would take too long."""
+
+    __tablename__ = "blob"
+    sha256: str = Field(primary_key=True)
+    size: int
+    allocated: int
+    links: int  # names of the inode
+    mtime_ns: int
+    verified_at: str | None = None  # its bytes were last read and found right
 
 
 class FileHashRow(SQLModel, table=True):
@@ -93,6 +113,56 @@ class LinkRow(SQLModel, table=True):
     layout: str
     kind: str
     created_at: str
+    inode: int | None = None
+    ui: str | None = Field(default=None, index=True)  # name in `ui`
+
+
+class UiRow(SQLModel, table=True):
+    """A UI folder that shows what is installed."""
+
+    __tablename__ = "ui"
+    name: str = Field(primary_key=True)
+    layout: str
+    root: str
+    kind: str  # auto · reflink · hardlink · symlink · copy
+    template: str | None = None
+    sidecars: str | None = None  # which to write
+    added_at: str
+
+
+class SidecarRow(SQLModel, table=True):
+    """What was written last beside a linked file: what differs from it was edited by hand and stays."""
+
+    __tablename__ = "sidecar"
+    path: str = Field(primary_key=True)
+    written: str  # JSON
+
+
+class ScanRow(SQLModel, table=True):
+    """A file outside the store that was looked at: unchanged while size, mtime and inode are."""
+
+    __tablename__ = "scan"
+    path: str = Field(primary_key=True)
+    size: int = Field(index=True)
+    mtime_ns: int
+    inode: int
+    device: int
+    sha256: str | None = Field(default=None, index=True)
+    autov1: str | None = None
+    autov3: str | None = None
+    facts: str | None = None  # JSON
+    source: str | None = None
+    version_id: int | None = None
+    checked_at: str
+
+
+class IgnoredRow(SQLModel, table=True):
+    """Updates the user does not want to hear of; version 0 is the whole model."""
+
+    __tablename__ = "ignored"
+    source: str = Field(primary_key=True)
+    model_id: int = Field(primary_key=True)
+    version_id: int = Field(primary_key=True, default=0)
 
 
 class QueueRow(SQLModel, table=True):
@@ -123,6 +193,14 @@ class StateRow(SQLModel, table=True):
     __tablename__ = "state"
     key: str = Field(primary_key=True)
     value: str
+
+
+class OutboxRow(SQLModel, table=True):
+    """Lines on their way to facts.jsonl, put here by triggers in the transaction that changed a fact."""
+
+    __tablename__ = "outbox"
+    id: int | None = Field(default=None, primary_key=True)
+    line: str
 
 
 def create_statements() -> list[str]:
