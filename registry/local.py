@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from registry import manifest as manifests
-from registry import wire
+from registry import pictures, wire
 from registry.db import connect, writing
 from registry.errors import Busy, NoPermission, NotFound
 from registry.fs import allocated, place, safe_name
@@ -591,6 +591,14 @@ class Registry:
     def put_images(self, version_id: int, images: Iterable[wire.Image], *, source: str = "civitai") -> None:
         with self.transaction() as db:
             self._index_images(db, version_id, images, source)
+
+    def put_picture(self, image_id: int, data: bytes, *, source: str = "civitai") -> Path:
+        """Keep an image's own bytes, infotext and all. Raises VerificationFailed for what is no picture."""
+        return pictures.put(self.home / "images", source, image_id, data)
+
+    def picture(self, image_id: int, *, source: str = "civitai") -> Path | None:
+        """The kept picture of an image."""
+        return pictures.find(self.home / "images", source, image_id)
 
     @staticmethod
     def _index_images(db: sqlite3.Connection, version_id: int, images: Iterable[wire.Image], source: str) -> None:
