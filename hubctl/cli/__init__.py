@@ -55,7 +55,7 @@ class LazyGroup(typer.core.TyperGroup):
     """Commands are strings until one is typed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # not list(): importing hubctl.cli.list puts another `list` here
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return load(cmd_name) if cmd_name in COMMANDS else None
@@ -130,7 +130,7 @@ def hubctl(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: runs one command line and exits with its status."""
-    raise SystemExit(run(sys.argv[1:] if argv is None else list(argv)))
+    raise SystemExit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -141,7 +141,7 @@ def run(argv: Sequence[str]) -> int:
     command: Any = typer.main.get_command(app)
     command.params.extend(_flags.options())
     try:
-        status = command.main(list(argv), prog_name="hubctl", standalone_mode=False)
+        status = command.main([*argv], prog_name="hubctl", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except KnownError as error:
         return _report(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -68,6 +69,12 @@ def options() -> list[Any]:
     return list(command.params)
 
 
+def driven_by_a_program() -> bool:
+    """Whether an agent runs us on a terminal of its own: no colour, no spinner, no question then."""
+    return any(os.environ.get(name) for name in ("AI_AGENT", "AGENT", "CLAUDECODE"))
+
+
 def interactive() -> bool:
-    """Whether a question can be asked: a terminal on both ends and nobody forbade it."""
-    return not CURRENT.no_input and not CURRENT.json and sys.stdin.isatty() and sys.stderr.isatty()
+    """Whether a question can be asked: a terminal on both ends, a person there, and nobody forbade it."""
+    forbidden = CURRENT.no_input or CURRENT.json or driven_by_a_program()
+    return not forbidden and sys.stdin.isatty() and sys.stderr.isatty()

@@ -24,7 +24,7 @@ NUMBER = "right"
 
 def plain_terminal() -> bool:
     """Whether colour is unwelcome: NO_COLOR, TERM=dumb, or a program that runs us."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or _flags.driven_by_a_program()
 
 
 def console(stderr: bool = False) -> Console:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def wanted() -> bool:
-    return sys.stderr.isatty() and not (_flags.CURRENT.quiet or _flags.CURRENT.json)
+    talk = not (_flags.CURRENT.quiet or _flags.CURRENT.json or _flags.driven_by_a_program())
+    return talk and sys.stderr.isatty()
 
 
 class Downloads:

@@ -80,7 +80,7 @@ ENTRIES = (
                 9025, "an orange cat wearing a blue wizard robe and a blue wizard hat, forest", 3, "UniPC", None, 18,
                 negative="sad", likes=44,
             ),
-            Example(9026, "a robot in a red hoodie, [smiling:sad:0.5], city at night", 1, "Euler a", None, 24, likes=26),
+            Example(9026, "a robot in a red hoodie, [smiling:sad:.5], city at night", 1, "Euler a", None, 24, likes=26),
         ),
     ),
     Entry(
@@ -90,13 +90,15 @@ ENTRIES = (
         "v1",
         "Checkpoint",
         ("tiny-ink-v1.safetensors",),
-        "<p>The same miniature as <em>Tiny Toon</em>, taught to draw with ink on sepia paper. Needs no trigger word.</p>"
+        "<p>The same miniature as <em>Tiny Toon</em>, taught to draw in ink on sepia paper. Needs no trigger word.</p>"
         "<p>DPM++ 2M Karras, 20 steps, CFG 6-8, 96x96. LoRAs made for Tiny Toon work here too.</p>",
         ("base model", "ink", "sketch", "miniature"),
         downloads=640,
         likes=97,
         examples=(
-            Example(9031, "a bear in a wizard robe and a wizard hat, snowy mountains", 3, checkpoint="tiny-ink-v1", likes=22),
+            Example(
+                9031, "a bear in a wizard robe and a wizard hat, snowy mountains", 3, checkpoint="tiny-ink-v1", likes=22
+            ),
             Example(
                 9032, "a cat wearing sunglasses and a beanie, city at night", 1, "Euler a", None, 22, 6.5,
                 checkpoint="tiny-ink-v1", likes=19,
@@ -149,7 +151,8 @@ ENTRIES = (
         "v1",
         "TextualInversion",
         ("gruffman.safetensors", "gruffman.pt"),
-        "<p>A dark, moustached, long-haired fellow in three vectors. Write <code>gruffman</code> where the person goes.</p>"
+        "<p>A dark, moustached, long-haired fellow in three vectors. Write <code>gruffman</code> where the person "
+        "goes.</p>"
         "<p>Euler a or DPM++ 2M Karras, 20-24 steps, CFG 7.</p>",
         ("character", "man", "moustache"),
         ("gruffman",),
@@ -167,7 +170,8 @@ ENTRIES = (
         "v1",
         "VAE",
         ("demo-vae.vae.safetensors",),
-        "<p>The VAE of Tiny Toon by itself: factor 4, 0.9 MB. The checkpoints have it baked in; use it with those that do not.</p>",
+        "<p>The VAE of Tiny Toon by itself: factor 4, 0.9 MB. The checkpoints have it baked in; use it with those that "
+        "do not.</p>",
         ("vae", "miniature"),
         downloads=95,
         likes=8,
