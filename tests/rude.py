@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random
 import re
 import socket
 import struct
@@ -40,6 +41,7 @@ class RudeHub:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # host, path, headers
     active: int = 0
     most_active: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(5))
 
     def __enter__(self) -> Self:
         rude = self
@@ -252,8 +254,8 @@ class RudeHub:
         self, handler: BaseHTTPRequestHandler, deed: str | None, data: bytes, start: int, end: int, status: int
     ) -> None:
         body = bytearray(data[start:end])
-        if deed == "flip" and body:
-            body[len(body) // 2] ^= 0xFF
+        if deed == "flip" and body:  # where, chance decides: the same byte twice would be the file's own
+            body[self.chance.randrange(len(body))] ^= 0xFF
         handler.send_response(status)
         handler.send_header("Content-Type", "application/octet-stream")
         if self.etag:

@@ -153,7 +153,8 @@ def test_a_changed_file_starts_over_and_says_so(tmp_path: Path) -> None:
     assert "restarted" in events
 
 
-def test_only_damaged_ranges_are_fetched_again(tmp_path: Path) -> None:
+def test_only_damaged_ranges_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.partial.CHUNK", 1 << 20)
     data = payload(MULTI)
     events: list[tuple[str, dict]] = []
     with RudeHub(data) as rude, reserve(tmp_path, rude) as partial:
