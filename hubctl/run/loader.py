@@ -85,7 +85,7 @@ def load(
     from hubctl.run import devices
 
     weights = Weights.open(path)
-    if not any(name.startswith(UNET) for name in weights):
+    if f"{UNET}input_blocks.0.0.weight" not in weights:
         raise RunError(
             f"`{path.name}` {what_it_is(weights)}, not a checkpoint of SD1, SD2 or SDXL",
             hint="`hubctl inspect` says more about it; this runner knows those families only",
@@ -341,8 +341,10 @@ def _unet_config(weights: Weights, path: Path) -> dict[str, Any]:
     linear = len(weights.shape(projection) or ()) == 2
     small = base < 64
     per_level = [max(depth, 1) for depth in depths]
-    if middle:  # diffusers takes the middle's depth from the last level, whose own blocks may have no attention
+    if middle and not depths[-1]:  # diffusers takes the middle's depth from the last level
         per_level[-1] = middle
+    if (depths[-1] and middle != depths[-1]) or not middle:
+        raise RunError(f"`{path.name}` is a pruned model (SSD-1B or the like): this runner cannot run those")
     label = shape("label_emb.0.0.weight")
     return {
         "in_channels": first[1],
@@ -379,7 +381,7 @@ def _levels(shape: Shape, base: int) -> tuple[list[int], list[int], list[int]]:
         if resnet is not None:
             at = index
             width, count = resnet[0], count + 1
-            depth = _count(lambda i, at=at: shape(f"input_blocks.{at}.1.transformer_blocks.{i}.norm1.weight"))
+            depth = _count(lambda i, at=at: shape(f"input_blocks.{at}.1.transformer_blocks.{i}.norm1.weight"))  # type: ignore[misc]
         else:
             widths.append(width)
             layers.append(count)

@@ -63,9 +63,9 @@ class Weights:
         """Raises UnsafeFile for a pickle that holds more than tensors, RunError for a damaged file."""
         with path.open("rb") as file:
             start = file.read(9)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
+        if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
             return cls(path, _loaded=_unpickled(path))
-        return cls._mapped(path)
+        return cls._mapped(path)  # its first byte may be a pickle's too: the length of the header decides it
 
     @classmethod
     def _mapped(cls, path: Path) -> Weights:

@@ -57,7 +57,7 @@ TINY_SD2 = Family(
     "sd2", 64, (1, 2), (1, 1), 1, 256, linear=True, open_clip=256, open_clip_layers=3, resnets=1, **SMALL_VAE
 )
 TINY_SDXL = Family(
-    "sdxl", 64, (1, 2), (0, 2), 3, 512, linear=True, clip_l=256, clip_l_layers=3, open_clip=256, open_clip_layers=3,
+    "sdxl", 64, (1, 2), (0, 2), 2, 512, linear=True, clip_l=256, clip_l_layers=3, open_clip=256, open_clip_layers=3,
     label=256 + 6 * 256, resnets=1, **SMALL_VAE,
 )  # fmt: skip
 TINY_REFINER = Family(
