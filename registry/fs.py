@@ -84,7 +84,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def reflink(source: Path, target: Path) -> None:
     import reflink_copy
 
-    reflink_copy.reflink(str(source), str(target))
+    try:
+        reflink_copy.reflink(str(source), str(target))
+    except OSError as error:
+        if error.errno is None:  # it writes the number into the text only: "… (os error 95)"
+            found = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(found[1]) if found else errno.ENOTSUP, "cannot clone", str(target)) from None
+        raise
 
 
 def hardlink(source: Path, target: Path) -> None:

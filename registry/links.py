@@ -38,7 +38,6 @@ KINDS = ("auto", "reflink", "hardlink", "symlink", "copy")
 LADDER = ("reflink", "hardlink", "symlink", "copy")
 YAML = "yaml"  # the kind of a UI that reads a view of ours instead of getting links in its own folders
 YOURS = "replaced"  # the kind of a row whose file was replaced by a person
-PLANNED = "planned"  # a row whose name may not exist yet
 CHUNK = 200  # links between two commits
 PREVIEWS = "previews"  # previews/<source>/<version id>.<suffix>: pictures a person put beside an adopted file
 SHOWN = frozenset({"png", "jpeg", "webp", "gif"})  # what UIs show as a preview
@@ -338,7 +337,7 @@ def apply(
 
 def _settle(registry: Registry, each: Ui) -> None:
     """Rows of a run that was killed: the name is there and ours, or was never made, or is a person's."""
-    for row in registry.rows("SELECT * FROM link WHERE ui = ? AND kind = ?", (each.name, PLANNED)):
+    for row in registry.rows("SELECT * FROM link WHERE ui = ? AND inode IS NULL", (each.name,)):
         path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
         state = _state(row, blob, path)
         with registry.transaction() as db:
@@ -470,7 +469,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[_File]) -> _Plan:
     rows = [
         row
         for row in registry.rows("SELECT * FROM link WHERE ui = ?", (each.name,))
-        if row["kind"] != PLANNED or _state(row, registry.blob_path(row["sha256"]), Path(row["path"])) != "replaced"
+        if row["inode"] is not None or _state(row, registry.blob_path(row["sha256"]), Path(row["path"])) != "replaced"
     ]
     ours = {row["path"]: row for row in rows}
     mine: dict[tuple[str, int, str], sqlite3.Row] = {(r["source"], r["version_id"], r["sha256"]): r for r in rows}
@@ -627,7 +626,7 @@ def _state(row: Mapping[str, Any] | sqlite3.Row, blob: Path, path: Path) -> str:
         try:
             return "ok" if path.samefile(blob) else "replaced"
         except OSError:  # points nowhere: no bytes can be lost
-            return "stale" if row["kind"] in {"symlink", PLANNED} else "replaced"
+            return "stale" if row["kind"] == "symlink" or row["inode"] is None else "replaced"
     try:
         there = blob.stat()
     except OSError:
@@ -672,7 +671,7 @@ def _perform(registry: Registry, each: Ui, found: _Plan, on_step: OnStep) -> lis
         chunk = found.steps[start : start + CHUNK]
         with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
             for action, _, _ in chunk:
-                _put_row(db, each, action, PLANNED, None)
+                _put_row(db, each, action, None)
         made: list[tuple[LinkAction, int | None]] = []
         for action, file, old in chunk:
             on_step(len(done), total, action.path.name)
@@ -689,9 +688,9 @@ def _perform(registry: Registry, each: Ui, found: _Plan, on_step: OnStep) -> lis
         with registry.transaction() as db:
             for (action, inode), (_, _, old) in zip(made, chunk, strict=True):
                 if action.what == "clash":
-                    db.execute("DELETE FROM link WHERE path = ? AND kind = ?", (str(action.path), PLANNED))
+                    db.execute("DELETE FROM link WHERE path = ? AND inode IS NULL", (str(action.path),))
                 else:
-                    _put_row(db, each, action, action.kind or PLANNED, inode)
+                    _put_row(db, each, action, inode)
                     if old is not None:
                         db.execute("DELETE FROM link WHERE path = ?", (str(old),))
     if total:
@@ -699,14 +698,15 @@ def _perform(registry: Registry, each: Ui, found: _Plan, on_step: OnStep) -> lis
     return done
 
 
-def _put_row(db: sqlite3.Connection, each: Ui, action: LinkAction, kind: str, inode: int | None) -> None:
+def _put_row(db: sqlite3.Connection, each: Ui, action: LinkAction, inode: int | None) -> None:
+    """Write a name down. Without an inode it is an intent: the name may not exist yet."""
     db.execute(
         "INSERT INTO link(path, sha256, source, version_id, layout, kind, created_at, inode, ui) "
         "VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT(path) DO UPDATE SET sha256 = excluded.sha256, "
         "source = excluded.source, version_id = excluded.version_id, layout = excluded.layout, kind = excluded.kind, "
         "inode = excluded.inode, ui = excluded.ui",
         (
-            str(action.path), action.sha256, action.source, action.version_id, each.layout, kind, now(), inode,
+            str(action.path), action.sha256, action.source, action.version_id, each.layout, action.kind, now(), inode,
             each.name,
         ),
     )  # fmt: skip

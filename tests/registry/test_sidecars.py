@@ -1,0 +1,186 @@
+"""Sidecars of five tools: read with suspicion, written field by field, hand edits kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry import sidecars
+
+SHA = "ab" * 32
+VERSION = {
+    "id": 11,
+    "modelId": 1,
+    "name": "v1",
+    "baseModel": "SD 1.5",
+    "trainedWords": ["thnos, red"],
+    "description": "<p>first</p>",
+    "model": {"name": "Thanos", "type": "LORA", "nsfw": False, "poi": False},
+    "files": [{"id": 5, "name": "thanos.safetensors", "primary": True, "hashes": {"SHA256": SHA.upper()}}],
+    "images": [{"url": "https://x/1.jpeg"}],
+}
+
+
+def card(tmp_path: Path, **more: Any) -> sidecars.Card:
+    model = {"id": 1, "name": "Thanos", "type": "LORA", "nsfw": False, "tags": ["hero"], "description": "<p>a &amp; b"}
+    version = {key: value for key, value in VERSION.items() if key not in {"model", "modelId"}}
+    values: dict[str, Any] = {
+        "path": tmp_path / "thanos.safetensors", "kind": "lora", "sha256": SHA, "size": 100, "mtime": 1.5e9,
+        "source": "civitai", "model": model, "version": version, "words": ("thnos", "red"), "weight": 0.8,
+        "file": VERSION["files"][0],  # type: ignore[index]
+    }  # fmt: skip
+    return sidecars.Card(**{**values, **more})
+
+
+def put(path: Path, data: Any) -> Path:
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("tool", sidecars.ENDINGS)
+def test_what_we_write_we_read(tool: str, tmp_path: Path) -> None:
+    (tmp_path / "thanos.safetensors").write_bytes(b"x")
+    put(tmp_path / f"thanos{sidecars.ENDINGS[tool]}", sidecars.content(tool, card(tmp_path)))
+    said = sidecars.read(tmp_path / "thanos.safetensors")
+    assert said.files == (f"thanos{sidecars.ENDINGS[tool]}",)
+    if tool != "swarm":
+        assert (said.model_id, said.version_id, said.sha256) == (1, 11, SHA)
+    if tool in {"civitai", "lora-manager"}:
+        assert said.version is not None
+        assert said.version["files"][0]["id"] == 5
+        assert said.name == "Thanos"
+    if tool == "a1111":
+        assert (said.words, said.weight, said.base_model) == ("thnos, red", 0.8, "SD 1.5")
+        assert said.description == "a & b"
+
+
+def test_the_persons_editor_comes_before_what_tools_copied(tmp_path: Path) -> None:
+    model = tmp_path / "t.safetensors"
+    model.write_bytes(b"x")
+    put(tmp_path / "t.civitai.info", VERSION)
+    put(tmp_path / "t.json", {"activation text": "mine", "preferred weight": 0.65, "notes": "for portraits"})
+    put(tmp_path / "t.metadata.json", {"notes": "other", "usage_tips": '{"strength": 0.9}', "size": 7, "sha256": SHA})
+    (tmp_path / "t.preview.png").write_bytes(b"\x89PNG")
+    said = sidecars.read(model)
+    assert (said.words, said.weight, said.notes) == ("mine", 0.65, "for portraits")
+    assert (said.model_id, said.version_id, said.size, said.sha256) == (1, 11, 7, SHA)
+    assert said.preview == "t.preview.png"
+    assert sidecars.own_words(said, VERSION["trainedWords"]) == ["mine"]  # type: ignore[arg-type]
+
+
+def test_words_copied_from_the_hub_are_nobodys_own() -> None:
+    said = sidecars.Said(words="red, <lora:thanos:1> thnos")
+    assert sidecars.own_words(said, ["thnos, red"]) is None
+    assert sidecars.own_words(sidecars.Said(), ["thnos"]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "[" * 100_000, '{"id": "' + "9" * 5000 + '"}', '{"files": {"a": 1}, "id": 1e400}',
+     '{"id": true, "modelId": -4, "trainedWords": {"a": 1}, "model": [], "files": [3, null]}', "\x00\xff",
+     '{"usage_tips": "[[[", "sha256": 5, "Hashes": [], "civitai": "x", "preferred weight": "NaN"}'],
+)  # fmt: skip
+def test_a_broken_sidecar_says_nothing(tmp_path: Path, text: str) -> None:
+    model = tmp_path / "t.safetensors"
+    model.write_bytes(b"x")
+    for ending in sidecars.ENDINGS.values():
+        (tmp_path / f"t{ending}").write_bytes(text.encode("latin-1"))
+    said = sidecars.read(model)
+    assert (said.version_id, said.sha256, said.weight, said.version) == (None, None, None, None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+OBJECT = st.dictionaries(st.text(max_size=4), JSON, max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(["id", "modelId", "files", "model", "notes", "civitai", "size", "tags"]), JSON))
+def test_reading_anything_never_fails(data: dict[str, Any]) -> None:
+    for reader in sidecars._READERS.values():
+        reader(data)
+
+
+# --- merging ----------------------------------------------------------------------------------------------------------
+
+
+def test_hand_edits_and_unknown_keys_stay_through_every_update() -> None:
+    first = sidecars.merge(None, {"notes": "ours", "activation text": "a", "preferred weight": 0.8}, None)
+    assert first.changed
+    theirs = {**first.data, "notes": "my own", "their tool": {"x": [1]}}
+    second = sidecars.merge(theirs, {"notes": "newer", "activation text": "b", "preferred weight": 0.8}, first.written)
+    assert second.data == {"notes": "my own", "activation text": "b", "preferred weight": 0.8, "their tool": {"x": [1]}}
+    assert second.kept == ("notes",)
+    third = sidecars.merge(second.data, {"notes": "newest", "activation text": "b"}, second.written)
+    assert third.data["notes"] == "my own"
+    assert not third.changed
+
+
+def test_what_another_tool_wrote_stays_and_its_empty_fields_are_filled() -> None:
+    theirs = {"activation text": "", "preferred weight": 0, "notes": "hand-made", "sd version": "Unknown"}
+    ours = {"activation text": "thnos", "preferred weight": 0.8, "notes": "ours", "sd version": "SD1"}
+    merged = sidecars.merge(theirs, ours, None)
+    assert merged.data == {**ours, "notes": "hand-made"}
+
+
+def test_a_field_a_person_cleared_or_took_out_stays_so() -> None:
+    first = sidecars.merge(None, {"notes": "ours", "words": "a"}, None)
+    cleared = sidecars.merge({"notes": "", "words": "a"}, {"notes": "ours", "words": "a"}, first.written)
+    assert cleared.data["notes"] == ""
+    gone = sidecars.merge({"words": "a"}, {"notes": "ours", "words": "a"}, first.written)
+    assert "notes" not in gone.data
+
+
+def test_objects_are_merged_inside() -> None:
+    first = sidecars.merge({"civitai": {"theirs": 1}}, {"civitai": {"id": 5, "name": "a"}}, None)
+    assert first.data == {"civitai": {"theirs": 1, "id": 5, "name": "a"}}
+    second = sidecars.merge(
+        {"civitai": {"theirs": 1, "id": 5, "name": "mine"}}, {"civitai": {"id": 6, "name": "b"}}, first.written
+    )
+    assert second.data == {"civitai": {"theirs": 1, "id": 6, "name": "mine"}}
+
+
+@given(OBJECT, OBJECT, OBJECT)
+def test_merging_keeps_every_key_and_settles(
+    theirs: dict[str, Any], ours: dict[str, Any], newer: dict[str, Any]
+) -> None:
+    first = sidecars.merge(json.loads(json.dumps(theirs)), ours, None)
+    assert theirs.keys() <= first.data.keys()
+    again = sidecars.merge(json.loads(json.dumps(first.data)), ours, first.written)
+    assert not again.changed
+    assert again.data == first.data
+    for key in theirs.keys() - ours.keys():
+        assert first.data[key] == theirs[key]
+    edited = dict.fromkeys(first.data, "edited by hand")
+    kept = sidecars.merge(dict(edited), newer, first.written)
+    assert all(kept.data[key] == "edited by hand" for key in edited)
+
+
+def test_a_file_is_ours_only_while_nobody_changed_it() -> None:
+    merged = sidecars.merge(None, {"a": 1, "b": {"c": [2]}}, None)
+    assert sidecars.all_ours(merged.data, merged.written)
+    assert not sidecars.all_ours({**merged.data, "notes": "mine"}, merged.written)
+    assert not sidecars.all_ours({**merged.data, "a": 2}, merged.written)
+    assert not sidecars.all_ours(merged.data, None)
+
+
+def test_our_own_words_are_not_read_back_as_a_persons(tmp_path: Path) -> None:
+    model = tmp_path / "t.safetensors"
+    model.write_bytes(b"x")
+    merged = sidecars.merge(None, {"activation text": "hub words", "notes": "hub note"}, None)
+    path = put(tmp_path / "t.json", {**merged.data, "notes": "I changed this"})
+    said = sidecars.read(model, ours={str(path): merged.written})
+    assert said.words is None
+    assert said.notes == "I changed this"
+
+
+def test_html_becomes_text() -> None:
+    assert sidecars.plain("<p>One <b>two</b></p><ul><li>x</li></ul>&lt;3") == "One two\nx\n<3"
+    assert sidecars.plain(None) == ""
