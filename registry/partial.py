@@ -171,6 +171,10 @@ class Partial:
             self._note(at, piece)
             view, at = view[len(piece) :], at + len(piece)
 
+    def read_at(self, start: int, end: int) -> bytes:
+        """What is on disk of [start, end)."""
+        return b"".join(bytes(piece) for piece in self._pieces(start, end))
+
     def _note(self, at: int, piece: memoryview) -> None:
         """Remember that these bytes are written, and take them into the BLAKE3 of their chunk."""
         end = at + len(piece)

@@ -311,12 +311,12 @@ def test_many_at_once_and_one_that_fails(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from hubctl.hubs import download
+from hubctl.hubs import download, segments
 from hubctl.hubs.transport import Transport
 from registry import BlobStore
 from registry.partial import open_partial
 folder, base, link, token, sha, size = sys.argv[1:]
-download.CHECKPOINT_SECONDS = 0.05
+segments.CHECKPOINT_SECONDS = 0.05
 store = BlobStore(Path(folder) / "blobs")
 with open_partial(Path(folder) / "partial", store, sha256=sha, size=int(size), key=link) as partial:
     print("begun", flush=True)
