@@ -290,7 +290,7 @@ class Hub:
 
     def _by_hashes(self, request: Request, values: Sequence[str]) -> Response:
         face, items = self._face(request), _Items()
-        for version_id in dict.fromkeys(version_id for _, version_id in self.catalog.with_hashes(values)):
+        for version_id in dict.fromkeys(version_id for _, version_id in self.catalog.with_hashes(values, "SHA256")):
             if (holding := self._holding(version_id)) is not None:
                 shown = views.version(face, holding)
                 items.add(shown) or items.add({**shown, "images": [], "description": None})
@@ -302,7 +302,7 @@ class Hub:
 
     def _ids_by_hash(self, values: Sequence[str]) -> Response:
         model_of = {v.id: card.id for card in self.catalog.cards().values() for v in card.versions}
-        found = dict.fromkeys(self.catalog.with_hashes(values))
+        found = dict.fromkeys(self.catalog.with_hashes(values, "SHA256"))
         return answer(
             [
                 {"modelVersionId": version_id, "modelId": model_of[version_id], "hash": value.upper()}

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from registry import manifest as manifests
 from registry import pictures
+from registry.errors import KnownError
 from registry.http.query import EVERYTHING, PG, Card, ImageQuery, VersionCard
 from registry.local import Registry, fts_query
 from registry.wire import commercial_uses
@@ -82,8 +83,8 @@ class Catalog(Protocol):
 
     def holding(self, version_id: int) -> Holding | None: ...
 
-    def with_hashes(self, values: Sequence[str]) -> Iterable[tuple[str, int]]:
-        """(hash as asked, version id) for every file here that has one of these hashes, of any kind."""
+    def with_hashes(self, values: Sequence[str], kind: str | None = None) -> Iterable[tuple[str, int]]:
+        """(hash as asked, version id) for every file here that has one of these hashes, of this or any kind."""
 
     def version_images(self, version_id: int) -> Sequence[StoredImage]:
         """In the order the hub showed them."""
@@ -103,9 +104,19 @@ class _Entry:
     stamp: object
     card: Card  # with this version alone
     read_at: int  # when the manifest was written: the newest speaks for the model
+    seen: frozenset[str]  # "username:…" and "postId:…" of its images
 
 
 Key = tuple[str, int, int]  # source, model id, version id
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """One consistent view; a later one is a new object."""
+
+    entries: Mapping[Key, _Entry]
+    cards: Mapping[int, Card]
+    keys: Mapping[int, Key]  # version id → whose it is
 
 
 class RegistryCatalog:
@@ -115,23 +126,21 @@ class RegistryCatalog:
         self.registry = registry
         self._lock = threading.Lock()
         self._mark: object = None
-        self._entries: dict[Key, _Entry] = {}
-        self._cards: dict[int, Card] = {}
-        self._keys: dict[int, Key] = {}  # version id → whose it is
+        self._shelf = _Shelf({}, {}, {})
         self._folders: dict[str, tuple[int, dict[int, str]]] = {}
 
     # --- cards --------------------------------------------------------------------------------------------------------
 
     def cards(self) -> Mapping[int, Card]:
-        return self._current()[0]
+        return self._current().cards
 
-    def _current(self) -> tuple[Mapping[int, Card], Mapping[int, Key]]:
+    def _current(self) -> _Shelf:
         with self._lock:
             mark = self._changes()
             if mark != self._mark:
-                self._refresh()
+                self._shelf = self._read_again(self._shelf.entries)
                 self._mark = mark
-            return self._cards, self._keys
+            return self._shelf
 
     def _changes(self) -> object:
         """Changes whenever a row does: `data_version` for other connections, `total_changes` for this one."""
@@ -140,22 +149,23 @@ class RegistryCatalog:
             self.registry.rows("SELECT total_changes()")[0][0],
         )
 
-    def _refresh(self) -> None:
-        before, self._entries = self._entries, {}
+    def _read_again(self, before: Mapping[Key, _Entry]) -> _Shelf:
+        entries: dict[Key, _Entry] = {}
         for row in self.registry.rows("SELECT source, model_id, version_id, stamp FROM model_version"):
             key = (row["source"], row["model_id"], row["version_id"])
             known = before.get(key)
             stamp = row["stamp"] or _stamp(self._path(key))
             entry = known if known and known.stamp == stamp else self._read(key, stamp)
             if entry is not None:
-                self._entries[key] = entry
-        self._cards, self._keys = _shelve(self._entries)
+                entries[key] = entry
+        return _shelve(entries)
 
     def _read(self, key: Key, stamp: object) -> _Entry | None:
         document = self._document(key)
         if document is None:
             return None
-        return _Entry(stamp, card_of(key, document["model"], document["version"]), _written(self._path(key)))
+        model, version = document["model"], document["version"]
+        return _Entry(stamp, card_of(key, model, version), _written(self._path(key)), frozenset(_seen(version)))
 
     def _path(self, key: Key) -> Path:
         return manifests.path_of(self.registry.home / "manifests", *key)
@@ -163,18 +173,10 @@ class RegistryCatalog:
     def _document(self, key: Key) -> Json | None:
         """A manifest as plain JSON: what the hub said goes out again as it came in."""
         try:
-            document = json.loads(self._path(key).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            logger.warning("version %s is not offered: its manifest cannot be read (%s)", key[2], type(error).__name__)
+            return manifests.load(self._path(key))
+        except (OSError, KnownError) as error:
+            logger.warning("version %s is not offered: its manifest cannot be read (%s)", key[2], error)
             return None
-        good = (
-            isinstance(document, dict)
-            and isinstance(document.get("model"), dict)
-            and isinstance(document.get("version"), dict)
-            and isinstance(document.get("files"), dict)
-            and document.get("format", 0) <= manifests.FORMAT
-        )
-        return document if good else None
 
     # --- one version --------------------------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class RegistryCatalog:
         query = fts_query(text)
         if not query:
             return []
-        _, keys = self._current()
+        keys = self._current().keys
         rows = self.registry.rows(
             "SELECT d.source, d.version_id FROM search_fts f JOIN search_doc d ON d.id = f.rowid "
             "WHERE search_fts MATCH ? ORDER BY bm25(search_fts, 10, 8, 4, 4, 1) LIMIT ?",
@@ -194,7 +196,7 @@ class RegistryCatalog:
         )
 
     def holding(self, version_id: int) -> Holding | None:
-        key = self._current()[1].get(version_id)
+        key = self._current().keys.get(version_id)
         document = self._document(key) if key else None
         if key is None or document is None:
             return None
@@ -209,8 +211,6 @@ class RegistryCatalog:
     def _held(self, document: Json) -> Iterator[HeldFile]:
         facts = document.get("facts")
         for name, sha256 in document["files"].items():
-            if not (isinstance(sha256, str) and len(sha256) == 64 and sha256.isalnum() and name.isdigit()):
-                continue
             path = self.registry.blob_path(sha256)
             try:
                 size = path.stat().st_size
@@ -219,19 +219,20 @@ class RegistryCatalog:
             own = facts.get(name) if isinstance(facts, dict) else None
             hashes = own.get("hashes") if isinstance(own, dict) else None
             known = {k: v.upper() for k, v in hashes.items() if isinstance(v, str)} if isinstance(hashes, dict) else {}
-            yield HeldFile(int(name), path, sha256.lower(), size, known)
+            yield HeldFile(int(name), path, sha256, size, known)
 
-    def with_hashes(self, values: Sequence[str]) -> Iterable[tuple[str, int]]:
-        _, keys = self._current()
+    def with_hashes(self, values: Sequence[str], kind: str | None = None) -> Iterable[tuple[str, int]]:
+        keys = self._current().keys
         wanted = {value.lower(): value for value in values if not value.lower().startswith(EMPTY_FILE)}
         for batch in _batches(list(wanted)):
             marks = ",".join("?" * len(batch))
             rows = self.registry.rows(
-                f"SELECT value, source, version_id, file_id FROM file_hash WHERE value IN ({marks}) "
-                "GROUP BY value, source, version_id, file_id",
-                batch,
+                f"SELECT DISTINCT value, source, version_id, file_id FROM file_hash WHERE value IN ({marks})"
+                + (" AND kind = ?" if kind else ""),
+                (*batch, kind) if kind else batch,
             )
-            rows += [row for value in batch if len(value) == 12 for row in self._by_long_autov3(value)]
+            if kind is None:
+                rows += [row for value in batch if len(value) == 12 for row in self._by_long_autov3(value)]
             for row in rows:
                 key = keys.get(row["version_id"])
                 if key and key[0] == row["source"]:
@@ -249,17 +250,17 @@ class RegistryCatalog:
     # --- images -------------------------------------------------------------------------------------------------------
 
     def version_images(self, version_id: int) -> Sequence[StoredImage]:
-        key = self._current()[1].get(version_id)
+        key = self._current().keys.get(version_id)
         if key is None:
             return []
         rows = self.registry.rows(
-            "SELECT * FROM image WHERE source = ? AND version_id = ? ORDER BY position LIMIT ?",
+            "SELECT * FROM image WHERE source = ? AND version_id = ? ORDER BY position, image_id LIMIT ?",
             (key[0], version_id, MOST_IMAGES),
         )
-        return [image for row in rows if (image := _stored(row, key))]
+        return list(self._stored(rows, {version_id: key}))
 
     def images(self, query: ImageQuery, after: int | None, count: int) -> tuple[Sequence[StoredImage], int | None]:
-        _, keys = self._current()
+        shelf = self._current()
         where: list[str] = ["1"]
         args: list[str | int] = []
         rising = query.sort == "Oldest"
@@ -267,12 +268,12 @@ class RegistryCatalog:
             where.append("image_id = ?")
             args.append(query.image_id)
         if query.model_id is not None:
-            own = [key[2] for key in keys.values() if key[1] == query.model_id]
-            where.append(f"version_id IN ({','.join(map(str, own)) or 'NULL'})")
+            where.append(_one_of(key[2] for key in shelf.keys.values() if key[1] == query.model_id))
         for name, value in (("username", query.username), ("postId", query.post_id)):
-            if value is not None:
-                where.append(f"json_valid(raw) AND lower(json_extract(raw, '$.{name}')) = lower(?)")
-                args.append(str(value))
+            if value is not None:  # in the row, or else in the manifest
+                wanted = f"{name}:{value}".lower()
+                near = _one_of(key[2] for key in shelf.keys.values() if wanted in shelf.entries[key].seen)
+                where.append(f"(raw <> '' OR {near})")
         if after is not None:
             where.append("image_id > ?" if rising else "image_id < ?")
             args.append(after)
@@ -282,9 +283,24 @@ class RegistryCatalog:
             f"ORDER BY image_id {order} LIMIT ?) JOIN image i USING (source, image_id) ORDER BY i.image_id {order}",
             (*args, count),
         )
-        owned = ((row, keys.get(row["version_id"])) for row in rows)
-        found = [image for row, key in owned if key and (image := _stored(row, key))]
-        return found, rows[-1]["image_id"] if len(rows) == count else None
+        return list(self._stored(rows, shelf.keys)), rows[-1]["image_id"] if len(rows) == count else None
+
+    def _stored(self, rows: Iterable[sqlite3.Row], keys: Mapping[int, Key]) -> Iterator[StoredImage]:
+        """Rows as images. Where a row is empty, its version's manifest has the image at that position."""
+        kept: dict[Key, list[Any]] = {}
+        for row in rows:
+            key = keys.get(row["version_id"])
+            if key is None or key[0] != row["source"]:
+                continue
+            if row["raw"]:
+                data = _parsed(row["raw"])
+            else:
+                if key not in kept:
+                    listed = ((self._document(key) or {}).get("version") or {}).get("images")
+                    kept[key] = listed if isinstance(listed, list) else []
+                data = kept[key][row["position"]] if row["position"] < len(kept[key]) else None
+            if isinstance(data, dict):
+                yield StoredImage(row["source"], row["image_id"], key[2], key[1], data)
 
     def picture(self, source: str, image_id: int) -> Path | None:
         """By a listing of the folder, kept as long as the folder did not change: lists ask for many."""
@@ -331,7 +347,7 @@ def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
         yield values[start : start + SQL_VARIABLES]
 
 
-def _shelve(entries: Mapping[Key, _Entry]) -> tuple[dict[int, Card], dict[int, Key]]:
+def _shelve(entries: Mapping[Key, _Entry]) -> _Shelf:
     """Versions gathered under their models, each number given to one source only."""
     cards: dict[int, Card] = {}
     keys: dict[int, Key] = {}
@@ -349,17 +365,26 @@ def _shelve(entries: Mapping[Key, _Entry]) -> tuple[dict[int, Card], dict[int, K
         if card is None or entry.read_at > newest[model_id]:
             card, newest[model_id] = entry.card, entry.read_at
         cards[model_id] = replace(card, versions=versions)
-    return cards, keys
+    return _Shelf(entries, cards, keys)
 
 
-def _stored(row: sqlite3.Row, key: Key) -> StoredImage | None:
-    if row["source"] != key[0]:
-        return None
+def _one_of(version_ids: Iterable[int]) -> str:
+    return f"version_id IN ({','.join(map(str, version_ids)) or 'NULL'})"
+
+
+def _parsed(text: str) -> Any:
     try:
-        data = json.loads(row["raw"])
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return StoredImage(row["source"], row["image_id"], key[2], key[1], data) if isinstance(data, dict) else None
+
+
+def _seen(version: Json) -> Iterator[str]:
+    for image in version["images"] if isinstance(version.get("images"), list) else ():
+        if isinstance(image, dict):
+            for name in ("username", "postId"):
+                if isinstance(value := image.get(name), str | int):
+                    yield f"{name}:{value}".lower()
 
 
 def own_entry(model: Json, version_id: int) -> Json:
