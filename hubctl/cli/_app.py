@@ -11,8 +11,11 @@ from hubctl.cli import _flags
 from hubctl.config import Settings, load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from hubctl.hubs import Hub
-    from registry import Registry
+    from registry import Installed, Registry
 
 
 @cache
@@ -43,3 +46,23 @@ def open_hub() -> Hub:
     from hubctl import install
 
     return install.open_hub(settings())
+
+
+def installed(registry: Registry, refs: Sequence[str] | None) -> list[Installed]:
+    """The installed versions some references mean; all of them without any. Raises NotFound, Ambiguous."""
+    from hubctl.reproduce import installed_one
+
+    return [installed_one(ref, registry) for ref in refs] if refs else registry.installed()
+
+
+def project(given: Path | None) -> Path:
+    """The project's folder: what was given, else this one or the nearest above. Raises NotFound."""
+    from pathlib import Path
+
+    from hubctl import lockfile
+    from hubctl.errors import NotFound
+
+    root = given or lockfile.find(Path.cwd())
+    if root is None:
+        raise NotFound(f"there is no {lockfile.PROJECT} here or above", hint="`hubctl add REF` starts one")
+    return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,3 +21,6 @@ ProgressKind = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="cpu|cuda|mps", help="Where to compute")]
 Dtype = Annotated[str | None, typer.Option("--dtype", metavar="fp32|fp16|bf16", help="In which precision")]
+ProjectDir = Annotated[
+    Path | None, typer.Option("--project", metavar="DIR", help="Folder with hubctl.toml; default: this one or above")
+]

@@ -67,7 +67,7 @@ def _environment(url: str, user_home: Path) -> Iterator[dict[str, str]]:
         "HUBCTL_HOME": str(user_home),
         "HUBCTL_CONFIG": str(user_home / "config.toml"),
         "COLUMNS": kept.get("COLUMNS", "") or str(_width()),
-        "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
+        "PYTHONUNBUFFERED": "1",  # so that tables and talk come in the order they were said
     }
 
 
@@ -96,33 +96,46 @@ def _walk(environment: dict[str, str]) -> None:
         ),
         ("What is here now", ["list"]),
     )
-    pictures: list[str] = []
     for title, argv in chapters:
         _out.say(f"\n── {title}")
         _out.say(f"$ hubctl {shlex.join(argv)}\n")
-        pictures += _run(argv, environment)
-    compare = next((line for line in pictures if line.endswith("-compare.png")), None)
+        _run(argv, environment)
+    pictures = _pictures(Path(environment["HUBCTL_HOME"]))
+    compare = next((path for path in pictures if path.endswith("-compare.png")), None)
     if _flags.CURRENT.json:
         _out.document("demo", {"pictures": pictures, "compare": compare, "home": environment["HUBCTL_HOME"]})
         return
     _out.say("\n── Look at it")
-    for line in pictures:
-        _out.line(line)
+    for path in pictures:
+        _out.line(path)
     _show(compare)
     _out.say("\nexplore by hand with `hubctl demo --serve`, or use a real hub: `hubctl search`, `hubctl login`")
 
 
-def _run(argv: list[str], environment: dict[str, str]) -> list[str]:
-    """One command in a process of its own; its output is shown, picture paths on stdout are returned."""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "hubctl", *argv], env=environment, stdout=subprocess.PIPE, text=True, check=False
+def _run(argv: list[str], environment: dict[str, str]) -> None:
+    """One command in a process of its own, as a person would run it: on our terminal, unless we are to be silent."""
+    silent = subprocess.DEVNULL if _flags.CURRENT.json or _flags.CURRENT.quiet else None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    done = subprocess.run(  # noqa: S603 - our own interpreter and our own commands
+        [sys.executable, "-m", "hubctl", *argv],
+        env=environment,
+        stdout=silent or sys.stderr,
+        stderr=silent,
+        check=False,
     )
-    if not (_flags.CURRENT.json or _flags.CURRENT.quiet):
-        sys.stderr.write(done.stdout)
-        sys.stderr.flush()
     if done.returncode != 0:
         raise typer.Exit(done.returncode)
-    return [line for line in done.stdout.splitlines() if line.endswith(".png")]
+
+
+def _pictures(home: Path) -> list[str]:
+    """What the walk made, oldest first, each with its comparison."""
+    from registry import Registry
+
+    with Registry.open(home, read_only=True) as registry:
+        made = [Path(run.output) for run in registry.runs(2)]
+    both = [path for run in reversed(made) for path in (run, run.with_name(f"{run.stem}-compare.png"))]
+    return [str(path) for path in both if path.exists()]
 
 
 def _show(path: str | None) -> None:
