@@ -102,19 +102,6 @@ class Civitai:
         data = self._get(f"/api/v1/models/{_checked(model_id)}", None, f"model {model_id}")
         return self._parsed(wire.Model, data, f"model {model_id}")
 
-    def models(self, model_ids: Iterable[int]) -> dict[int, wire.Model]:
-        """Model id → model, for those the hub shows; a hundred per call."""
-        wanted = sorted({_checked(number) for number in model_ids})
-        out: dict[int, wire.Model] = {}
-        for start in range(0, len(wanted), PAGE):
-            batch = wanted[start : start + PAGE]
-            params = [("ids", ",".join(map(str, batch))), ("limit", str(PAGE)), ("nsfw", "true")]
-            for model in self._follow("/api/v1/models", params, wire.Model, "models", key=lambda m: m.id):
-                if model.id not in batch:  # a hub that does not know `ids` would list everything
-                    break
-                out[model.id] = model
-        return out
-
     def models(self, ids: Iterable[int]) -> Iterator[wire.Model]:
         """Many models, a hundred per call. Those the hub keeps out of lists are left out: ask for them one by one."""
         wanted = sorted({_checked(model_id) for model_id in ids})

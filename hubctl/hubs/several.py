@@ -81,15 +81,6 @@ class Several:
     def model(self, model_id: int) -> wire.Model:
         return self._first(lambda hub: hub.model(model_id))
 
-    def models(self, model_ids: Iterable[int]) -> dict[int, wire.Model]:
-        out: dict[int, wire.Model] = {}
-        for hub in reversed(self.hubs):  # the nearest hub's word wins
-            try:
-                out.update(hub.models(model_ids))
-            except KnownError as error:
-                logger.info("%s: %s", hub.name, error.message)
-        return out
-
     def models(self, ids: Iterable[int]) -> Iterator[wire.Model]:
         """From the fullest hub: a nearby one knows only what somebody installed there."""
         return self.hubs[-1].models(ids)
