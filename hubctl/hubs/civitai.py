@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from hubctl.errors import HubError, InvalidReference, NotFound
 from hubctl.hubs.query import SearchQuery
 from hubctl.hubs.refusals import looks_like_html
-from hubctl.hubs.transport import USER_AGENT, Transport, read_bounded
+from hubctl.hubs.transport import USER_AGENT, Transport, read_bounded, same_hub
 from registry import wire
 
 STRANGERS = 200  # consecutive models without the tag that was asked for before we stop
@@ -205,14 +205,14 @@ class Civitai:
             f"{self.name} does not have {what}", hint="it may be hidden, removed, or for signed-in users only"
         )
 
-    def picture(self, url: str) -> bytes:
+    def picture(self, url: str, *, limit: int = LARGEST_PICTURE) -> bytes:
         """The bytes of an image. The key is not sent to media hosts; a web page in its place is refused."""
 
         def fetch() -> bytes:
             with self.transport.stream(self._absolute(url), what="the picture") as response:
                 if response.status_code != 200:
                     raise self.transport.refused(response, "the picture")
-                return read_bounded(response, LARGEST_PICTURE, "the picture", 600.0)
+                return read_bounded(response, limit, "the picture", 600.0)
 
         data: bytes = self.transport.patiently(fetch)
         if looks_like_html(data):
@@ -251,6 +251,16 @@ class Civitai:
         owner = re.search(r"/download/models/([0-9]{1,10})", advertised.path)
         # A linked VAE is listed with a version it does not belong to: its own URL says which one does.
         return f"{self.url}/api/download/models/{owner[1] if owner else version.id}?fileId={file.id}"
+
+    def download_urls(self, version: wire.ModelVersion, file: wire.ModelFile) -> list[str]:
+        """Where to ask for the file, one after the other: the exact route, then what the hub advertised for it.
+
+        The latter may lead to a sibling of the file, so it is only worth asking when a SHA256 tells them apart.
+        """
+        exact, advertised = self.download_url(version, file), file.download_url or version.download_url
+        if not file.sha256 or not advertised or not same_hub(self._absolute(advertised), self.url):
+            return [exact]
+        return list(dict.fromkeys([exact, self._absolute(advertised)]))
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class RateLimiter:
     """At most `rate` bytes per second over all threads that `take`; None is no limit."""
 
     def __init__(self, rate: int | None) -> None:
-        self.rate = rate
+        self.rate = rate or None
         self._lock = threading.Lock()
         self._free_at = 0.0
 
@@ -40,6 +41,12 @@ class RateLimiter:
             wait = self._free_at - now - 0.05  # a small debt keeps the stream even
         if wait > 0:
             stopped(wait)
+
+
+@cache
+def shared(rate: int | None) -> RateLimiter:
+    """The one limiter of this process for a rate: everything it downloads side by side shares it."""
+    return RateLimiter(rate)
 
 
 class CallBudget:

@@ -129,8 +129,8 @@ class Several:
     def image(self, image_id: int) -> wire.Image:
         return self._first(lambda hub: hub.image(image_id))
 
-    def picture(self, url: str) -> bytes:
-        return self._first(lambda hub: hub.picture(url))
+    def picture(self, url: str, **limits: int) -> bytes:
+        return self._first(lambda hub: hub.picture(url, **limits))
 
     def creators(self, text: str | None = None, *, limit: int = 20) -> list[dict[str, Any]]:
         return self._first(lambda hub: hub.creators(text, limit=limit))
@@ -149,17 +149,28 @@ class Several:
         raise LoginRequired("no hub has a key stored")
 
     def download_url(self, version: wire.ModelVersion, file: wire.ModelFile) -> str:
-        """Bytes are asked by hash from the nearest hub that has them; they are verified all the same."""
+        return self.download_urls(version, file)[0]
+
+    def download_urls(self, version: wire.ModelVersion, file: wire.ModelFile) -> list[str]:
+        """Bytes are asked by hash from the nearest hub that has them; they are verified all the same.
+
+        A file without a hash is fetched where its own URL points to.
+        """
+        from hubctl.hubs.transport import same_hub
+
+        out: list[str] = []
         for hub in self.hubs[:-1]:
             try:
                 if file.sha256:
                     nearby = hub.by_hash(file.sha256)
                     same = next((each for each in nearby.files if each.sha256 == file.sha256), None)
                     if same is not None:
-                        return hub.download_url(nearby, same)
+                        out.append(hub.download_url(nearby, same))
+                elif file.download_url and same_hub(file.download_url, hub.url):
+                    return hub.download_urls(version, file)
             except KnownError as error:
                 logger.info("%s: %s", hub.name, error.message)
-        return self.hubs[-1].download_url(version, file)
+        return list(dict.fromkeys(out + self.hubs[-1].download_urls(version, file)))
 
     def close(self) -> None:
         for hub in self.hubs:

@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urljoin, urlsplit
 
 from hubctl import __version__
-from hubctl.errors import BlockedByEdge, HubError, HubUnavailable, KnownError, LoginRequired, Offline, TokenRejected
+from hubctl.errors import (
+    BlockedByEdge,
+    HubError,
+    HubUnavailable,
+    KnownError,
+    LoginRequired,
+    Offline,
+    RateLimited,
+    TokenRejected,
+    UsageError,
+)
 from hubctl.hubs.ratelimit import CallBudget
 from hubctl.hubs.redact import guard_logging, redact, short
 from hubctl.hubs.refusals import Answer, has_edge_marks, is_login_page, is_transient, looks_like_html, refusal
@@ -186,8 +196,6 @@ class Transport:
     def _wait_for_budget(self) -> None:
         if not self.offline and not self.lan and (wait := self._budget.reserve()) > 0:
             if wait > self.patience:
-                from hubctl.errors import RateLimited
-
                 raise RateLimited(f"{self.name} asked to slow down", retry_after=wait)
             time.sleep(wait)
 
@@ -306,7 +314,7 @@ class Transport:
         """The error for an answer: Transient when trying again may help, TokenRejected when our key is the reason."""
         error = refusal(answer, self.name, what, with_token=bool(self.login.token))
         if is_transient(error, answer):
-            if error.retry_after and not self.lan:
+            if error.retry_after and not self.lan and same_hub(answer.url, self.base_url):
                 self._budget.pause(error.retry_after)
             return Transient(error)
         if isinstance(error, LoginRequired) and self.login.token and not self._token_is_good():
@@ -355,22 +363,36 @@ def wait_before(attempt: int, failure: Transient | None = None) -> float:
 
 
 def make_client(*, timeout: float, user_agent: str) -> httpx.Client:
-    """HTTP/1.1 (one fast stream per connection), identity encoding, the environment's proxies but for loopback."""
+    """HTTP/1.1 (one fast stream per connection), identity encoding, the environment's proxies but for loopback.
+
+    Raises UsageError for a proxy that cannot be used.
+    """
     import httpcore
     import httpx
 
     guard_logging()
     httpcore.HTTP11Connection.READ_NUM_BYTES = READ_BYTES
-    no_proxy = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
-    return httpx.Client(
-        verify=_certificates(),
-        http2=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None),
-        limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
-        headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
-        mounts=no_proxy,
-    )
+    direct = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+    try:
+        return httpx.Client(
+            verify=_certificates(),
+            http2=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+            headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+            mounts=direct,
+        )
+    except ImportError:  # httpx speaks SOCKS through a package of its own
+        raise UsageError(
+            "the environment names a SOCKS proxy, and the package for those is not installed",
+            hint="`pip install socksio`, or set HTTPS_PROXY to an http:// proxy",
+        ) from None
+    except (ValueError, httpx.InvalidURL):
+        raise UsageError(
+            "the environment names a proxy that is no address hubctl can use",
+            hint="check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http://HOST:PORT",
+        ) from None
 
 
 def _certificates() -> Any:
