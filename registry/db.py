@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from registry.errors import Busy, NoPermission, NotFound, VerificationFailed
 from registry.migrations import migrate, pending
@@ -22,13 +23,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     if read_only and not path.exists():
         raise NotFound(f"there is no library in {path.parent}", hint="it is made with the first `hubctl install`")
     try:
-        uri = f"file:{path}?mode=ro" if read_only else f"file:{path}?mode=rwc"
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT_MS / 1000
-        )
-        connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA busy_timeout={WAIT_MS}")
-        connection.execute("PRAGMA foreign_keys=ON")
+        connection = _open(path, "ro" if read_only else "rwc")
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -44,6 +39,28 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             f"the index {path} is damaged: {error}",
             hint="move it away; `hubctl reindex` makes it anew from the manifests",
         ) from None
+    return connection
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    connection = _connection(path, f"mode={mode}")
+    if mode == "ro":
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError:  # a folder that may only be read has no room for WAL's own files
+            connection.close()
+            connection = _connection(path, "mode=ro&immutable=1")
+    return connection
+
+
+def _connection(path: Path, options: str) -> sqlite3.Connection:
+    name = quote(str(path))  # `#`, `?` and `%` are letters of a folder's name here
+    connection = sqlite3.connect(
+        f"file:{name}?{options}", uri=True, isolation_level=None, check_same_thread=False, timeout=WAIT_MS / 1000
+    )
+    connection.row_factory = sqlite3.Row
+    connection.execute(f"PRAGMA busy_timeout={WAIT_MS}")
+    connection.execute("PRAGMA foreign_keys=ON")
     return connection
 
 

@@ -6,17 +6,19 @@ manifests/<source>/<model id>/<version id>.json
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from registry import wire
-from registry.errors import TooNew, VerificationFailed
+if TYPE_CHECKING:
+    from registry import wire
+from registry.errors import NotFound, TooNew, VerificationFailed
 from registry.fs import safe_name, write_atomic
 
 FORMAT = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def now() -> str:
@@ -56,6 +58,8 @@ class Manifest:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Manifest:
         """Raises TooNew for a later format."""
+        from registry import wire  # pydantic: not for those who only list
+
         if data.get("format", 0) > FORMAT:
             raise TooNew("a manifest was written by a newer hubctl")
         return cls(
@@ -73,25 +77,47 @@ class Manifest:
 
 
 def path_of(root: Path, source: str, model_id: int, version_id: int) -> Path:
-    return root / safe_name(source) / str(model_id) / f"{version_id}.json"
+    return folder_of(root, source) / str(model_id) / f"{version_id}.json"
+
+
+def folder_of(root: Path, source: str) -> Path:
+    return root / safe_name(source)
 
 
 def write(root: Path, manifest: Manifest) -> Path:
     path = path_of(root, manifest.source, manifest.model.id, manifest.version.id)
-    write_atomic(path, json.dumps(manifest.to_json(), ensure_ascii=False).encode())
+    write_atomic(path, json.dumps(manifest.to_json(), ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return path
 
 
-def read(path: Path) -> Manifest:
-    """Raises VerificationFailed naming a file that is no manifest."""
+def load(path: Path) -> dict[str, Any]:
+    """The JSON of a manifest, its frame checked. Raises VerificationFailed, TooNew, FileNotFoundError."""
     try:
-        return Manifest.from_json(json.loads(path.read_bytes()))
+        data = json.loads(path.read_bytes())
+        number = data["format"]
+        frame = (data["source"], data["model"]["id"], data["version"]["id"], data["files"])
+        fits = all(isinstance(v, k) for v, k in zip(frame, (str, int, int, dict), strict=True)) and all(
+            str(key).isdigit() and _SHA256.fullmatch(str(value)) for key, value in data["files"].items()
+        )
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+        raise _no_manifest(path, error.__class__.__name__) from None
+    if isinstance(number, int) and number > FORMAT:
+        raise TooNew(f"`{path}` was written by a newer hubctl")
+    if not fits:
+        raise _no_manifest(path, "its files are not named by id and SHA256")
+    found: dict[str, Any] = data
+    return found
+
+
+def read(path: Path) -> Manifest:
+    """Raises VerificationFailed naming a file that is no manifest, TooNew, NotFound when it is gone."""
+    try:
+        return Manifest.from_json(load(path))
+    except FileNotFoundError:
+        raise NotFound(f"`{path}` is gone", hint="another process removed it, or `hubctl reindex`") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise VerificationFailed(
-            f"`{path}` is not a manifest: {error.__class__.__name__}",
-            hint="move it away and install that version again",
-        ) from None
+        raise _no_manifest(path, error.__class__.__name__) from None
 
 
-def walk(root: Path) -> Iterator[Path]:
-    yield from sorted(root.glob("*/*/*.json"))
+def _no_manifest(path: Path, why: str) -> VerificationFailed:
+    return VerificationFailed(f"`{path}` is not a manifest: {why}", hint="move it away and install that version again")

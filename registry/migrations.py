@@ -18,7 +18,7 @@ from registry.manifest import now
 
 Migration = Callable[[sqlite3.Connection], None]
 MIGRATIONS: list[Migration] = []
-FACTS = ("user_note", "ui", "link", "sidecar", "ignored", "queue", "run")
+FACTS = ("user_note", "ui", "link", "sidecar", "ignored", "lock_root", "queue", "run")
 """Tables that hold what is found nowhere else: every change of a row is also a line of facts.jsonl."""
 
 
@@ -117,11 +117,21 @@ ALTER TABLE model_version ADD COLUMN name_key VARCHAR;
 ALTER TABLE model_version ADD COLUMN tags VARCHAR;
 ALTER TABLE model_version ADD COLUMN summary VARCHAR;
 ALTER TABLE model_version ADD COLUMN stamp VARCHAR;
+ALTER TABLE model_version ADD COLUMN sole_files INTEGER;
+ALTER TABLE model_version ADD COLUMN sole_size INTEGER;
+ALTER TABLE model_version ADD COLUMN sole_disk INTEGER;
+ALTER TABLE model_version ADD COLUMN sole_linked INTEGER;
+ALTER TABLE model_version ADD COLUMN sole_elsewhere INTEGER;
 CREATE INDEX ix_model_version_name_key ON model_version (name_key);
+CREATE INDEX ix_model_version_version_id ON model_version (version_id);
 ALTER TABLE installed_file ADD COLUMN placed VARCHAR;
+CREATE INDEX ix_installed_file_name ON installed_file (name COLLATE NOCASE);
+CREATE INDEX ix_file_hash_version_id ON file_hash (version_id);
+DROP INDEX ix_search_doc_source;
 ALTER TABLE link ADD COLUMN inode INTEGER;
 ALTER TABLE link ADD COLUMN ui VARCHAR;
 CREATE INDEX ix_link_ui ON link (ui);
+CREATE INDEX ix_link_version_id ON link (version_id);
 CREATE TABLE blob (
     sha256 VARCHAR NOT NULL, size INTEGER NOT NULL, allocated INTEGER NOT NULL, links INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, verified_at VARCHAR, PRIMARY KEY (sha256));
@@ -138,6 +148,7 @@ CREATE INDEX ix_scan_size ON scan (size);
 CREATE TABLE ignored (
     source VARCHAR NOT NULL, model_id INTEGER NOT NULL, version_id INTEGER NOT NULL,
     PRIMARY KEY (source, model_id, version_id));
+CREATE TABLE lock_root (path VARCHAR NOT NULL, added_at VARCHAR NOT NULL, PRIMARY KEY (path));
 CREATE TABLE outbox (id INTEGER NOT NULL, line VARCHAR NOT NULL, PRIMARY KEY (id));
 """
 

@@ -1,21 +1,21 @@
-"""The schema, once. A new index is created from these; reads and writes are plain SQL, since importing an ORM costs more
-than any query here. An older index is brought here by `registry.migrations`; a test holds that both ways agree.
+"""The schema, once. A new index is created from these; reads and writes are plain SQL, since importing an ORM costs
+more than any query here. An older index is brought here by `registry.migrations`; a test holds that both ways agree.
 
     derived from manifests and blobs      model_version  installed_file  file_hash  search_doc  image  blob
     derived from folders outside          scan
-    said by the user, also in facts.jsonl user_note  ui  link  sidecar  ignored  queue  run  (`registry.facts`)
+    said by the user (`registry.facts`)   user_note  ui  link  sidecar  ignored  lock_root  queue  run
     of the database itself                state  migration  outbox
 """
 
 from __future__ import annotations
 
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, Index, SQLModel, text
 
 
 class ModelVersionRow(SQLModel, table=True):
     __tablename__ = "model_version"
     source: str = Field(primary_key=True)
-    version_id: int = Field(primary_key=True)
+    version_id: int = Field(primary_key=True, index=True)
     model_id: int = Field(index=True)
     name: str
     model_name: str = Field(index=True)
@@ -31,10 +31,17 @@ class ModelVersionRow(SQLModel, table=True):
     tags: str | None = None  # JSON list
     summary: str | None = None  # JSON: what lists show besides
     stamp: str | None = None  # mtime and size of the manifest these rows were read from
+    # of its blobs that no other version uses, so that `du` can add versions up (`registry.usage`)
+    sole_files: int | None = None
+    sole_size: int | None = None
+    sole_disk: int | None = None  # allocated
+    sole_linked: int | None = None  # of that: nobody but UI folders of ours shows it
+    sole_elsewhere: int | None = None  # of that: has names hubctl did not make
 
 
 class InstalledFileRow(SQLModel, table=True):
     __tablename__ = "installed_file"
+    __table_args__ = (Index("ix_installed_file_name", text("name COLLATE NOCASE")),)
     source: str = Field(primary_key=True)
     version_id: int = Field(primary_key=True)
     file_id: int = Field(primary_key=True)
@@ -49,7 +56,7 @@ class InstalledFileRow(SQLModel, table=True):
 
 
 class BlobRow(SQLModel, table=True):
-    """What `stat` said when the blob was last looked at; `du` adds these up where asking again would take too long."""
+    """What `stat` said when the blob was last looked at."""
 
     __tablename__ = "blob"
     sha256: str = Field(primary_key=True)
@@ -64,7 +71,7 @@ class FileHashRow(SQLModel, table=True):
     __tablename__ = "file_hash"
     value: str = Field(primary_key=True)  # lower-case hex
     source: str = Field(primary_key=True)
-    version_id: int = Field(primary_key=True)
+    version_id: int = Field(primary_key=True, index=True)
     file_id: int = Field(primary_key=True)
     kind: str = Field(primary_key=True)
 
@@ -109,7 +116,7 @@ class LinkRow(SQLModel, table=True):
     path: str = Field(primary_key=True)
     sha256: str = Field(index=True)
     source: str
-    version_id: int
+    version_id: int = Field(index=True)
     layout: str
     kind: str
     created_at: str
@@ -174,7 +181,7 @@ class QueueRow(SQLModel, table=True):
 class SearchDocRow(SQLModel, table=True):
     __tablename__ = "search_doc"
     id: int | None = Field(default=None, primary_key=True)
-    source: str = Field(index=True)
+    source: str
     version_id: int = Field(index=True)
     name: str
     trigger_words: str
@@ -195,6 +202,14 @@ class StateRow(SQLModel, table=True):
     value: str
 
 
+class LockRootRow(SQLModel, table=True):
+    """A hubctl.lock somewhere: what it names is not pruned."""
+
+    __tablename__ = "lock_root"
+    path: str = Field(primary_key=True)
+    added_at: str
+
+
 class OutboxRow(SQLModel, table=True):
     """Lines on their way to facts.jsonl, put here by triggers in the transaction that changed a fact."""
 
@@ -213,6 +228,7 @@ def create_statements() -> list[str]:
     for table in SQLModel.metadata.sorted_tables:
         out.append(str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)))
         out += [
-            str(CreateIndex(i, if_not_exists=True).compile(dialect=dialect)) for i in sorted(table.indexes, key=str)
+            str(CreateIndex(i, if_not_exists=True).compile(dialect=dialect))
+            for i in sorted(table.indexes, key=lambda i: str(i.name))
         ]
     return out

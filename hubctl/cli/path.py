@@ -15,7 +15,7 @@ def path(
 ) -> None:
     """Print where an installed file is, with a name a loader understands.
 
-    Example: python load.py "$(hubctl path 4201)"
+    Example: hubctl path 4201 --all
     """
     from hubctl.reproduce import installed_one
 

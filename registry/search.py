@@ -1,0 +1,346 @@
+"""Reading the index: what is installed, and which of it a reference means.
+
+`Installed` is one row; its manifest (everything the hub said) is read when `model` or `version` is asked for, so that
+a list of thousands opens no file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import manifest as manifests
+from registry.fs import safe_name
+
+if TYPE_CHECKING:
+    from registry import wire
+    from registry.manifest import Manifest
+
+Rows = Callable[..., list[sqlite3.Row]]
+CHUNK = 400  # keys per query, below SQLite's limit on variables
+RANKED = 20_000  # matches that are put in order of relevance
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
+KIND_TYPES = {
+    "checkpoint": ("checkpoint",),
+    "refiner": ("checkpoint",),
+    "lora": ("lora", "locon", "dora"),
+    "lycoris": ("lora", "locon", "dora"),
+    "embedding": ("textualinversion",),
+    "vae": ("vae", "checkpoint"),
+    "hypernetwork": ("hypernetwork",),
+    "upscaler": ("upscaler",),
+    "controlnet": ("controlnet",),
+}
+
+
+@dataclass(frozen=True)
+class InstalledFile:
+    file_id: int
+    name: str
+    role: str | None
+    sha256: str
+    size: int
+    path: Path  # below tree/: a friendly name with the suffix loaders go by
+    facts_json: str = "{}"
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """What the file's header says."""
+        found: Mapping[str, Any] = json.loads(self.facts_json)
+        return found
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One installed version, with what the user said about it."""
+
+    source: str
+    model_id: int
+    version_id: int
+    name: str  # of the model
+    version_name: str
+    type: str | None
+    base_model: str | None
+    creator: str | None
+    tags: tuple[str, ...]
+    size: int
+    files: tuple[InstalledFile, ...]
+    explicit: bool
+    installed_at: str
+    trigger_words: tuple[str, ...]
+    pinned: bool = False
+    notes: str | None = None
+    own_weight: float | None = None
+    own_tags: tuple[str, ...] = ()
+    last_used_at: str | None = None
+    settings_json: str | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)  # mode, downloads, published_at, rights
+    manifest_path: Path = Path()
+
+    @property
+    def ref(self) -> str:
+        """MODEL@VERSION, as every command takes it."""
+        return f"{self.model_id}@{self.version_id}"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return manifests.read(self.manifest_path)
+
+    @property
+    def model(self) -> wire.Model:
+        return self.manifest.model
+
+    @property
+    def version(self) -> wire.ModelVersion:
+        return self.manifest.version
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Recommended settings."""
+        found: Mapping[str, Any] = json.loads(self.settings_json) if self.settings_json else {}
+        return found
+
+    @property
+    def weight(self) -> float | None:
+        """The weight to use a LoRA at: the user's own, else the recommended one."""
+        if self.own_weight is not None:
+            return self.own_weight
+        entry = self.settings.get("weight")
+        value = entry.get("value") if isinstance(entry, dict) else entry
+        return float(value) if isinstance(value, int | float) else None
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file that answers a resource reference, and by what."""
+
+    path: Path
+    how: str  # "version id" · "hash" · "name"
+    installed: Installed
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which installed versions: all conditions hold."""
+
+    text: str | None = None
+    types: Sequence[str] = ()
+    base_models: Sequence[str] = ()
+    tag: str | None = None
+    creator: str | None = None
+
+    @property
+    def match(self) -> str:
+        """The words as an FTS5 query; empty when there are none."""
+        return fts_query(self.text or "")
+
+    def conditions(self) -> tuple[list[str], list[Any]]:
+        """SQL conditions on `v` besides the words, and their arguments."""
+        where: list[str] = []
+        args: list[Any] = []
+        for column, values in (("v.type", self.types), ("v.base_model", self.base_models)):
+            if values:
+                where.append(f"lower({column}) IN ({','.join('?' * len(values))})")
+                args += [value.lower() for value in values]
+        if self.creator:
+            where.append("lower(v.creator) = lower(?)")
+            args.append(self.creator)
+        if self.tag:  # as it stands in the JSON list
+            where.append("instr(lower(v.tags), lower(?))")
+            args.append(json.dumps(self.tag, ensure_ascii=False))
+        return where, args
+
+
+ORDERS = {
+    "name": "v.name_key, v.version_id",
+    "size": "v.size DESC, v.version_id",
+    "added": "v.installed_at DESC, v.version_id",
+    "used": "n.last_used_at DESC, v.version_id",
+}
+
+
+def select(rows: Rows, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0) -> list[Any]:
+    """Rows of `model_version`. Words sort by relevance unless another order is asked for."""
+    where, args = wanted.conditions()
+    source = "model_version v"
+    order = ORDERS.get(sort, ORDERS["name"])
+    if wanted.match:
+        by_rank = sort == "name"
+        source, args = _matching(where, by_rank), [wanted.match, *args, RANKED if by_rank else -1]
+        where, order = [], "m.score" if by_rank else order
+    if sort == "used":
+        source += " LEFT JOIN user_note n ON n.source = v.source AND n.version_id = v.version_id"
+    condition = " WHERE " + " AND ".join(where) if where else ""
+    args += [-1 if limit is None else limit, offset]
+    return rows(f"SELECT v.* FROM {source}{condition} ORDER BY {order} LIMIT ? OFFSET ?", args)
+
+
+def _matching(where: Sequence[str], by_rank: bool) -> str:
+    """Versions that hold the words. Ranking looks at every occurrence, so of a word that nearly everything holds only
+    the versions added last are ranked."""
+    score = "bm25(search_fts, 10, 8, 4, 4, 1)" if by_rank else "0"
+    return (
+        f"(SELECT v.rowid AS number, {score} AS score FROM search_fts f JOIN search_doc d ON d.id = f.rowid "
+        "JOIN model_version v ON v.source = d.source AND v.version_id = d.version_id WHERE "
+        + " AND ".join(["search_fts MATCH ?", *where])
+        + " ORDER BY f.rowid DESC LIMIT ?) m JOIN model_version v ON v.rowid = m.number"
+    )
+
+
+def count(rows: Rows, wanted: Filter) -> tuple[int, int]:
+    """How many versions, and the bytes of their files."""
+    where, args = wanted.conditions()
+    source = "model_version v"
+    if wanted.match:
+        source, args, where = _matching(where, by_rank=False), [wanted.match, *args, -1], []
+    condition = " WHERE " + " AND ".join(where) if where else ""
+    found = rows(f"SELECT count(*), coalesce(sum(v.size), 0) FROM {source}{condition}", args)[0]
+    return found[0], found[1]
+
+
+def load(rows: Rows, home: Path, found: Sequence[sqlite3.Row]) -> Iterator[Installed]:
+    """Rows with their files and notes, a few queries for all of them."""
+    for start in range(0, len(found), CHUNK):
+        chunk = found[start : start + CHUNK]
+        keys = [value for row in chunk for value in (row["source"], row["version_id"])]
+        among = (
+            f"WITH w(source, version_id) AS (VALUES {','.join(['(?,?)'] * len(chunk))}) SELECT t.* FROM w CROSS JOIN"
+        )
+        on = "t ON t.source = w.source AND t.version_id = w.version_id"
+        files: dict[tuple[str, int], list[sqlite3.Row]] = {}
+        for row in rows(f"{among} installed_file {on} ORDER BY t.size DESC, t.file_id", keys):
+            files.setdefault((row["source"], row["version_id"]), []).append(row)
+        notes = {(n["source"], n["version_id"]): n for n in rows(f"{among} user_note {on}", keys)}
+        for row in chunk:
+            key = row["source"], row["version_id"]
+            yield _installed(home, row, files.get(key, ()), notes.get(key))
+
+
+def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], note: sqlite3.Row | None) -> Installed:
+    words = json.loads(note["words"]) if note and note["words"] else json.loads(row["trigger_words"])
+    return Installed(
+        source=row["source"],
+        model_id=row["model_id"],
+        version_id=row["version_id"],
+        name=row["model_name"],
+        version_name=row["name"],
+        type=row["type"],
+        base_model=row["base_model"],
+        creator=row["creator"],
+        tags=tuple(json.loads(row["tags"] or "[]")),
+        size=row["size"],
+        files=tuple(
+            InstalledFile(
+                f["file_id"], f["name"], f["role"], f["sha256"], f["size"], home / f["path"], f["facts"] or "{}"
+            )
+            for f in files
+        ),
+        explicit=bool(row["explicit"]),
+        installed_at=row["installed_at"],
+        trigger_words=tuple(words),
+        pinned=bool(note and note["pinned"]),
+        notes=note["notes"] if note else None,
+        own_weight=note["weight"] if note else None,
+        own_tags=tuple(json.loads(note["tags"])) if note and note["tags"] else (),
+        last_used_at=note["last_used_at"] if note else None,
+        settings_json=row["settings"],
+        summary=json.loads(row["summary"] or "{}"),
+        manifest_path=manifests.path_of(home / "manifests", row["source"], row["model_id"], row["version_id"]),
+    )
+
+
+def find(rows: Rows, text: str) -> list[sqlite3.Row]:
+    """What a typed reference means here: version or model id, MODEL@VERSION, URL, AIR, hash, name."""
+    by_version = "SELECT * FROM model_version WHERE version_id = ?"
+    if matched := re.fullmatch(r"(?:.*:)?(\d{1,18})@(\d{1,18})(?:\+\d+.*)?", text):
+        both = rows(f"{by_version} AND model_id = ?", (int(matched[2]), int(matched[1])))
+        return both or rows(by_version, (int(matched[2]),))
+    if matched := re.search(r"/models/(\d{1,18})(?:.*[?&]modelVersionId=(\d{1,18}))?", text):
+        return rows(by_version, (int(matched[2]),)) if matched[2] else _newest_of(rows, int(matched[1]))
+    number = text.removeprefix("model:")
+    if number.isascii() and number.isdigit() and len(number) <= 18:
+        found = _newest_of(rows, int(number)) or rows(by_version, (int(number),))
+        if found or text != number:
+            return found
+    if re.fullmatch(r"(0x)?[0-9a-fA-F]{8,64}", text) and (found := by_hash(rows, text)):
+        return found
+    stems = {text.casefold(), Path(safe_name(text)).stem.casefold()}
+    return by_name(rows, text, stems) or select(rows, Filter(text), limit=20)
+
+
+def _newest_of(rows: Rows, model_id: int) -> list[sqlite3.Row]:
+    """The newest installed version of a model (several installed: the highest id)."""
+    return rows("SELECT * FROM model_version WHERE model_id = ? ORDER BY version_id DESC LIMIT 1", (model_id,))
+
+
+def by_hash(rows: Rows, value: str) -> list[sqlite3.Row]:
+    """By any hash a hub or a header gives; ten digits or more may be the beginning of one."""
+    value = value.lower().removeprefix("0x")
+    end = value + "g" if len(value) >= 10 else value + "\0"
+    return rows(
+        "SELECT DISTINCT v.* FROM file_hash h JOIN model_version v USING (source, version_id) "
+        "WHERE h.value >= ? AND h.value < ?",
+        (value, end),
+    )
+
+
+def by_name(rows: Rows, name: str, stems: set[str]) -> list[sqlite3.Row]:
+    """By the name of the model, of a file as the hub has it, or of a file here without its suffix."""
+    through_file = "JOIN model_version v USING (source, version_id)"
+    return rows(
+        "SELECT v.* FROM model_version v WHERE v.name_key = ? "
+        f"UNION SELECT v.* FROM installed_file f {through_file} WHERE f.name = ? COLLATE NOCASE "
+        f"UNION SELECT v.* FROM installed_file f {through_file} WHERE f.stem IN ({','.join('?' * len(stems))}) "
+        "ORDER BY model_id, version_id",
+        (name.casefold(), name, *sorted(stems)),
+    )
+
+
+def candidates(
+    rows: Rows,
+    *,
+    hash: str | None,  # noqa: A002
+    version_id: int | None,
+    name: str | None,
+) -> Iterator[tuple[str, sqlite3.Row]]:
+    """What a resource reference may mean, most certain first: (by what, row)."""
+    if version_id:
+        for row in rows("SELECT * FROM model_version WHERE version_id = ?", (version_id,)):
+            yield "version id", row
+    if hash and len(hash) >= 8:
+        for row in by_hash(rows, hash):
+            yield "hash", row
+    if name:
+        stem = Path(name.replace("\\", "/")).name
+        stem = stem.rsplit(".", 1)[0] if stem.lower().endswith(SUFFIXES) else stem
+        for row in by_name(rows, stem, {stem.casefold()}):
+            yield "name", row
+
+
+def file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:  # noqa: A002
+    """Which of a version's files a reference means."""
+    possible = list(item.files)
+    if kind == "vae" and (item.type or "").lower() == "checkpoint":
+        possible = [file for file in possible if file.role == "VAE"]
+    if hash:
+        wanted = hash.lower().removeprefix("0x")
+        for file in possible:
+            if file.sha256.startswith(wanted):
+                return file
+    if name:
+        for file in possible:
+            if Path(file.name).stem.casefold() == Path(name).stem.casefold():
+                return file
+    return possible[0] if possible else None
+
+
+def fts_query(text: str) -> str:
+    """User text as an FTS5 query: every word quoted, the last one a prefix; nothing of FTS syntax gets through."""
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()[:16]
+    return " ".join(f'"{word}"' for word in words) + ("*" if words and len(words[-1]) > 1 else "")

@@ -1,0 +1,335 @@
+"""Does what is here still hold what it says?
+
+    blob      its bytes, when its mtime or size moved (all of them with `every`); its header
+    tree      its friendly name
+    link      what it shows in UI folders
+    index     rows against manifests
+
+Finding is separate from repairing: `check` only looks; `mend` puts right what can be without a hub and returns what is
+left, the versions that have to be fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import index, trash
+from registry import manifest as manifests
+from registry.errors import KnownError
+from registry.fs import LADDER, place
+from registry.manifest import now
+
+if TYPE_CHECKING:
+    from registry.local import Registry
+
+READ = 4 << 20
+OnBytes = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be."""
+
+    kind: str  # blob · missing · header · tree · link · taken · index · manifest
+    message: str
+    source: str = ""
+    version_id: int = 0
+    ref: str = ""
+    sha256: str = ""
+    path: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if value}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found, and how much it read for it."""
+
+    problems: tuple[Problem, ...]
+    versions: int
+    blobs: int
+    hashed: int
+    hashed_bytes: int
+
+
+def check(
+    registry: Registry,
+    versions: Sequence[tuple[str, int]] | None = None,
+    *,
+    every: bool = False,
+    on_bytes: OnBytes = lambda name, done, total: None,
+) -> Verdict:
+    """Look at these versions, or at all. Bytes are read again where mtime or size moved, or with `every`."""
+    rows = _files(registry, versions)
+    problems: list[Problem] = []
+    looked: dict[str, tuple[str, str, int]] = {}
+    for row in rows:
+        if row["sha256"] not in looked:
+            looked[row["sha256"]] = _look(registry, row, every=every, on_bytes=on_bytes)
+        kind, why, _ = looked[row["sha256"]]
+        if kind:
+            problems.append(_about(row, kind, why))
+        elif index.how_placed(registry.home / row["path"], registry.blob_path(row["sha256"])) is None:
+            problems.append(_about(row, "tree", "its name in tree/ is gone or shows other bytes"))
+    problems += _links(registry, versions)
+    if versions is None:
+        problems += index_problems(registry)
+    hashed = [size for _, _, size in looked.values() if size >= 0]
+    count = len({(row["source"], row["version_id"]) for row in rows})
+    return Verdict(tuple(problems), count, len(looked), len(hashed), sum(hashed))
+
+
+def _files(registry: Registry, versions: Sequence[tuple[str, int]] | None) -> list[Any]:
+    sql = (
+        "SELECT f.*, v.model_id, v.model_name, v.name AS version_name, b.mtime_ns, b.size AS known_size, "
+        "b.verified_at FROM installed_file f JOIN model_version v USING (source, version_id) "
+        "LEFT JOIN blob b USING (sha256)"
+    )
+    if versions is None:
+        return registry.rows(sql)
+    where = f"{sql} WHERE f.source = ? AND f.version_id = ?"
+    return [row for key in versions for row in registry.rows(where, key)]
+
+
+def _about(row: Any, kind: str, why: str, path: str = "") -> Problem:
+    name = f"`{row['model_name']} · {row['version_name']}`"
+    return Problem(
+        kind, f"{name}: {why}", row["source"], row["version_id"], f"{row['model_id']}@{row['version_id']}",
+        row["sha256"], path or str(row["path"]),
+    )  # fmt: skip
+
+
+def _look(registry: Registry, row: Any, *, every: bool, on_bytes: OnBytes) -> tuple[str, str, int]:
+    """(problem kind or "", why, bytes hashed or -1)"""
+    path = registry.blob_path(row["sha256"])
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing", "its bytes are gone", -1
+    moved = (status.st_mtime_ns, status.st_size) != (row["mtime_ns"], row["known_size"])
+    if not moved and not every:
+        return "", "", -1
+    found = digest(path, lambda done: on_bytes(row["name"], done, status.st_size))
+    if found != row["sha256"]:
+        return "blob", f"its bytes changed: SHA256 {found[:16]}…, expected {row['sha256'][:16]}…", status.st_size
+    if why := _header_problem(path, row["name"]):
+        return "header", why, status.st_size
+    if not registry.read_only:
+        with registry.transaction() as db:
+            index.measure(db, registry.at, row["sha256"])
+            db.execute(
+                "UPDATE blob SET mtime_ns = ?, verified_at = ? WHERE sha256 = ?",
+                (status.st_mtime_ns, now(), row["sha256"]),
+            )
+            index.weigh_users(db, [row["sha256"]])
+    return "", "", status.st_size
+
+
+def digest(path: Path, on_bytes: Callable[[int], None] = lambda done: None) -> str:
+    """SHA256 of a file; reading it does not count as a use."""
+    check, done = hashlib.sha256(), 0
+    with _open_unnoticed(path) as file:
+        while piece := file.read(READ):
+            check.update(piece)
+            done += len(piece)
+            on_bytes(done)
+    return check.hexdigest()
+
+
+def _open_unnoticed(path: Path) -> Any:
+    """Open without moving the access time, where the system lets us."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOATIME", 0)), "rb", buffering=0)
+    except PermissionError:
+        return path.open("rb", buffering=0)
+
+
+def _header_problem(path: Path, name: str) -> str | None:
+    """What is wrong with the header of a safetensors file; the bytes are those the hub had."""
+    if Path(name).suffix.lower() != ".safetensors":
+        return None
+    try:
+        from registry import header
+    except ImportError:
+        return None
+    try:
+        header.read(path)
+    except KnownError as error:
+        return f"not a safetensors file: {error.message}"
+    return None
+
+
+def _links(registry: Registry, versions: Sequence[tuple[str, int]] | None) -> Iterator[Problem]:
+    wanted = None if versions is None else set(versions)
+    for row in registry.rows(
+        "SELECT l.*, v.model_id, v.model_name, v.name AS version_name FROM link l "
+        "LEFT JOIN model_version v USING (source, version_id)"
+    ):
+        if wanted is not None and (row["source"], row["version_id"]) not in wanted:
+            continue
+        path = Path(row["path"])
+        if row["model_id"] is None:
+            yield Problem("link", f"`{path}` was linked for a version that is gone", path=str(path))
+        elif not os.path.lexists(path):
+            yield _about(row, "link", f"`{path}` is gone")
+        elif path.is_symlink() and not path.exists():
+            yield _about(row, "link", f"`{path}` points nowhere")
+        elif row["kind"] == "hardlink" and not _same(path, registry.blob_path(row["sha256"])):
+            yield _about(row, "taken", f"`{path}` is another file now; it is left alone")
+
+
+def _same(path: Path, blob: Path) -> bool:
+    try:
+        return path.samefile(blob)
+    except OSError:
+        return False
+
+
+def index_problems(registry: Registry) -> Iterator[Problem]:
+    """Where rows and manifests, or manifests and blobs, do not agree."""
+    listed = {
+        manifests.path_of(registry.at.manifests, row["source"], row["model_id"], row["version_id"]): row["stamp"]
+        for row in registry.rows("SELECT source, model_id, version_id, stamp FROM model_version")
+    }
+    missing = changed = 0
+    for path, stamp in index.walk(registry.at):
+        known = listed.pop(path, None)
+        if known == stamp:
+            continue
+        try:
+            manifests.load(path)
+        except KnownError as error:
+            yield Problem("manifest", error.message, path=str(path))
+            continue
+        except FileNotFoundError:
+            continue
+        missing += known is None
+        changed += known is not None
+    for count, what in (
+        (missing, "installed version(s) are not in the index"),
+        (changed, "row(s) of the index are older than their manifest"),
+        (len(listed), "row(s) of the index have no manifest"),
+    ):
+        if count:
+            yield Problem("index", f"{count} {what}")
+    for row in registry.rows(
+        "SELECT f.*, v.model_id, v.model_name, v.name AS version_name FROM installed_file f "
+        "JOIN model_version v USING (source, version_id) LEFT JOIN blob b USING (sha256) WHERE b.sha256 IS NULL"
+    ):
+        if not registry.has(row["sha256"]):
+            yield _about(row, "missing", f"its bytes {row['sha256'][:12]} are gone")
+
+
+# --- repairing --------------------------------------------------------------------------------------------------------
+
+
+def mend(registry: Registry, problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """Put right what can be without a hub; returns (mended, to be fetched again).
+
+    Bytes that are not what their name says lose the name at once: they go to `damaged/`, since they may be somebody's
+    edit, and hubctl's own names of them go too.
+    """
+    mended: list[Problem] = []
+    fetch: list[Problem] = []
+    for problem in problems:
+        if problem.kind == "blob":
+            set_aside(registry, problem.sha256)
+            fetch.append(problem)
+        elif problem.kind in {"missing", "header"}:
+            fetch.append(problem)
+        elif problem.kind == "tree":
+            _place_again(registry, problem)
+            mended.append(problem)
+        elif problem.kind in {"link", "taken"}:
+            _relink(registry, problem)
+            mended.append(problem)
+    if any(problem.kind == "index" for problem in problems):
+        registry.catch_up(force=True)
+        mended += [problem for problem in problems if problem.kind == "index"]
+    return mended, fetch
+
+
+def set_aside(registry: Registry, sha256: str) -> Path | None:
+    """Take a name from bytes that do not deserve it, and ours that show the same inode."""
+    blob = registry.blob_path(sha256)
+    folder = registry.home / "damaged"
+    with registry.settled() as db:
+        if not blob.exists():
+            return None
+        names = [r[0] for r in db.execute("SELECT path FROM installed_file WHERE sha256 = ?", (sha256,))]
+        status = blob.stat()
+        for name in names:
+            if name and trash.is_same(registry.home / name, status):
+                (registry.home / name).unlink(missing_ok=True)
+        for link in db.execute("SELECT * FROM link WHERE sha256 = ?", (sha256,)).fetchall():
+            trash.release(registry, link)
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{sha256}.{status.st_mtime_ns}"
+        blob.replace(target)
+    return target
+
+
+def restored(registry: Registry, sha256: str) -> None:
+    """After the bytes came back: names in tree/ and links of every version that uses them."""
+    with registry.settled() as db:
+        for row in db.execute("SELECT path FROM installed_file WHERE sha256 = ?", (sha256,)).fetchall():
+            _show(registry, row["path"], sha256)
+        index.measure(db, registry.at, sha256)
+        status = registry.blob_path(sha256).stat()
+        db.execute("UPDATE blob SET mtime_ns = ? WHERE sha256 = ?", (status.st_mtime_ns, sha256))
+        links = db.execute("SELECT * FROM link WHERE sha256 = ?", (sha256,)).fetchall()
+        for link in links:
+            _link_again(registry, db, link)
+        index.weigh_users(db, [sha256])
+
+
+def _show(registry: Registry, path: str, sha256: str) -> None:
+    target, blob = registry.home / path, registry.blob_path(sha256)
+    if index.safe_path(path) and index.how_placed(target, blob) is None and blob.exists():
+        target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place(blob, target)
+
+
+def _place_again(registry: Registry, problem: Problem) -> None:
+    with registry.settled() as db:
+        _show(registry, problem.path, problem.sha256)
+        index.measure(db, registry.at, problem.sha256)
+        index.weigh_users(db, [problem.sha256])
+
+
+def _relink(registry: Registry, problem: Problem) -> None:
+    """A link that is gone is made again; one whose name somebody else took, or whose version is gone, is forgotten."""
+    with registry.settled() as db:
+        link = db.execute("SELECT * FROM link WHERE path = ?", (problem.path,)).fetchone()
+        if link is None:
+            return
+        if problem.kind == "taken" or not problem.version_id:
+            if not problem.version_id:
+                trash.release(registry, link)
+            db.execute("DELETE FROM link WHERE path = ?", (problem.path,))
+        else:
+            _link_again(registry, db, link)
+        index.measure(db, registry.at, link["sha256"])
+        index.weigh_users(db, [link["sha256"]])
+
+
+def _link_again(registry: Registry, db: Any, link: Any) -> None:
+    path, blob = Path(link["path"]), registry.blob_path(link["sha256"])
+    if path.is_symlink() and not path.exists():
+        path.unlink()
+    if os.path.lexists(path) or not path.parent.is_dir() or not blob.exists():
+        return
+    row = db.execute(
+        "SELECT path FROM installed_file WHERE sha256 = ? AND source = ? AND version_id = ?",
+        (link["sha256"], link["source"], link["version_id"]),
+    ).fetchone()
+    source = registry.home / row["path"] if row and link["kind"] == "symlink" else blob
+    place(source, path, (link["kind"],) if link["kind"] in LADDER else ("hardlink", "symlink", "copy"))
+    db.execute("UPDATE link SET inode = ? WHERE path = ?", (path.lstat().st_ino, link["path"]))
