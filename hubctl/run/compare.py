@@ -79,8 +79,7 @@ def rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((wide.clip(0, top) / top * 255).astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
-        low, _ = image.getchannel("A").getextrema()
-        if isinstance(low, int) and low < 250:
+        if np.asarray(image.getchannel("A")).min(initial=255) < 250:
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
@@ -140,7 +139,7 @@ def _crop(image: Image.Image, aspect: float) -> Image.Image:
 
 
 def _lightness(rgb: Array) -> Array:
-    return rgb @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(rgb @ np.array([0.299, 0.587, 0.114]))
 
 
 def _ssim(x: Array, y: Array, window: int = 8) -> float:

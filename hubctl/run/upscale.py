@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,7 +104,7 @@ def _without_torchvision() -> Iterator[None]:
 
 def _torchvision_works() -> bool:
     try:
-        from torchvision.transforms.functional import normalize  # noqa: F401
+        import_module("torchvision.transforms.functional")
     except Exception:  # missing, or built for another torch: its operators are not there
         return False
     return True
