@@ -86,6 +86,7 @@ BUILT_IN: Mapping[str, Layout] = MappingProxyType(
                     "upscaler": ("models/upscale_models",),
                     "detector": ("models/ultralytics/bbox", "models/ultralytics/segm", "models/sams"),
                     "motion_module": ("models/animatediff_models",),
+                    "motion_lora": ("models/animatediff_motion_lora",),
                     "style": ("models/style_models",),
                     "gligen": ("models/gligen",),
                     "photomaker": ("models/photomaker",),
@@ -232,6 +233,8 @@ _SAME = {  # other spellings of a detected kind
     "textualinversion": "embedding", "model": "checkpoint", "diffusion_model": "unet", "dit": "unet",
     "transformer": "unet", "clip": "text_encoder", "t2i_adapter": "controlnet", "image_encoder": "clip_vision",
     "detection": "detector", "yolo": "detector", "ipadapter": "ip_adapter", "motionmodule": "motion_module",
+    "oft": "lycoris", "boft": "lycoris", "glora": "lycoris", "ia3": "lycoris", "full": "lycoris",
+    "control_lora": "controlnet", "style_model": "style",
 }  # fmt: skip
 TYPES: Mapping[str, str] = MappingProxyType(
     {  # kind → the hub's word for a model of that kind
@@ -393,8 +396,8 @@ _COMFY_KINDS = {
     "clip": "text_encoder", "clip_vision": "clip_vision", "controlnet": "controlnet", "t2i_adapter": "controlnet",
     "hypernetworks": "hypernetwork", "upscale_models": "upscaler", "ultralytics": "detector",
     "ultralytics_bbox": "detector", "ultralytics_segm": "detector", "sams": "detector",
-    "animatediff_models": "motion_module", "style_models": "style", "gligen": "gligen", "photomaker": "photomaker",
-    "ipadapter": "ip_adapter",
+    "animatediff_models": "motion_module", "animatediff_motion_lora": "motion_lora", "style_models": "style",
+    "gligen": "gligen", "photomaker": "photomaker", "ipadapter": "ip_adapter",
 }  # fmt: skip
 
 

@@ -421,7 +421,9 @@ class _Here:
                 self._inodes.setdefault((status.st_dev, status.st_ino), []).append(path)
         start = str(each.root) + os.sep
         for row in registry.rows(
-            "SELECT * FROM scan WHERE sha256 IS NOT NULL AND substr(path, 1, ?) = ?", (len(start), start)
+            "SELECT path, size, mtime_ns, inode, coalesce(sha256, json_extract(facts, '$.like')) AS sha256 FROM scan "
+            "WHERE substr(path, 1, ?) = ?",
+            (len(start), start),
         ):
             path = Path(row["path"])
             with contextlib.suppress(OSError):
@@ -1072,3 +1074,26 @@ def _forget_sidecars(registry: Registry, rows: Sequence[sqlite3.Row]) -> None:
     if rows:
         with registry.transaction() as db:
             db.executemany("DELETE FROM sidecar WHERE path = ?", [(row["path"],) for row in rows])
+
+
+def status(registry: Registry, each: Ui) -> dict[str, Any]:
+    """How a UI's links are: counted, and each looked at without reading it."""
+    rows = registry.rows("SELECT * FROM link WHERE ui = ?", (each.name,))
+    gone = sum(not os.path.lexists(row["path"]) for row in rows)
+    yours = sum(row["kind"] == YOURS for row in rows)
+    kinds = sorted({row["kind"] for row in rows} - {YOURS})
+    state = "ok"
+    if not each.root.is_dir():
+        state = "the folder is not there"
+    elif gone or yours:
+        parts = [f"{gone} missing" if gone else "", f"{yours} replaced by yours" if yours else ""]
+        state = ", ".join(part for part in parts if part)
+    return {
+        **each.to_json(),
+        "title": layouts.layout(each.layout).title,
+        "links": len(rows) - yours,
+        "missing": gone,
+        "yours": yours,
+        "how": (f"{YAML}, " if each.kind == YAML else "") + (", ".join(kinds) or each.kind),
+        "state": state,
+    }

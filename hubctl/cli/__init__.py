@@ -34,6 +34,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Your library": {
         "list": ("hubctl.cli.list:list_", "What is installed"),
         "path": ("hubctl.cli.path:path", "Where an installed file is"),
+        "adopt": ("hubctl.cli.adopt:adopt", "Take over models that are already on disk, without copying"),
+        "link": ("hubctl.cli.link:app", "Show what is installed in ComfyUI, A1111, Forge and others"),
         "rm": ("hubctl.cli.rm:rm", "Remove installed models"),
         "du": ("hubctl.cli.du:du", "Where the disk space went"),
     },
