@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 BATCH = 400  # files named at once
 PATIENCE = 20.0  # seconds after which fewer are named
 SINGLES = 200  # questions about one hash that a dry run asks
+PROBE = (1 << 20) + (64 << 10)  # bytes a probe reaches into a file
 SLACK = 1024  # bytes a hub's size (in KiB, sometimes edited by hand) may be off
 OFTEN = 0.5  # seconds between two commits of the scan table
 OnBytes = Callable[[int, int, str], None]  # bytes done, bytes in all, file
@@ -393,7 +394,7 @@ def recognise(items: Sequence[Item], hub: Hub, *, singles: int | None) -> None:
 
 
 def _probes(item: Item) -> Iterator[tuple[str, str]]:
-    if item.autov1:
+    if item.autov1 and item.found.size > PROBE:  # shorter files have the AutoV1 of nothing
         yield "AutoV1", item.autov1
     for value in item.claimed.values():
         if len(value) >= 12:
@@ -514,7 +515,7 @@ def _allocated(path: Path) -> int:
 class Options:
     """How to adopt."""
 
-    quick: bool = False  # nothing is read whole
+    quick: bool = False  # no file larger than a probe is read whole
     dedupe: bool = False
     other_volume: str = "skip"  # skip · reference · copy · move
     threads: int | None = None
@@ -560,6 +561,7 @@ class _Run:
         try:
             self._take_all(self.plan.ready)
             if self.options.quick:
+                self._read([item for item in self.plan.to_read if item.found.size <= PROBE])
                 self._recognise_only()
             else:
                 self._read([*self.plan.to_read])
@@ -617,7 +619,8 @@ class _Run:
                         return
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        self._was_read(running.pop(future), future)
+                        self._was_read(running[future], future)
+                        del running[future]
                     self._name_when_due()
             except BaseException:
                 self.stop.set()
@@ -647,8 +650,8 @@ class _Run:
         elif error is not None:
             raise error
         else:
-            self.on_event("hashed", path=str(item.path), sha256=item.sha256, bytes=item.found.size)
             self.notes.append(Note(item.found, item.sha256, item.autov1))
+            self.on_event("hashed", path=str(item.path), sha256=item.sha256, bytes=item.found.size)
             self.pending.append(item)
             if time.monotonic() - self.noted_at > OFTEN:
                 self._write_notes()
@@ -660,7 +663,8 @@ class _Run:
         self.noted_at = time.monotonic()
 
     def _recognise_only(self) -> None:
-        items = [item for item in [*self.plan.to_read, *self.plan.likely] if self._probed(item)]
+        large = [item for item in [*self.plan.to_read, *self.plan.likely] if item.found.size > PROBE]
+        items = [item for item in large if self._probed(item)]
         if self.hub is not None and not self.plan.named:
             try:
                 recognise(items, self.hub, singles=None)
@@ -979,11 +983,13 @@ class _Run:
             self.report.gained += size
             self.on_event("deduplicated", path=str(each.found.path), how=kind, bytes=size)
             self._note_replaced(each, sha256, kind)
-        self.report.duplicates = left
+        self.report.duplicates = []
         self._write_notes()
         if wrong:
             self._read(wrong)
             self._name(self.pending)
+            self._dedupe()  # among those there may be copies, known by every byte now
+        self.report.duplicates += left
 
     def _note_replaced(self, each: Duplicate, sha256: str, kind: str) -> None:
         status = each.found.path.stat()

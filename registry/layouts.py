@@ -13,6 +13,7 @@ the UI's root; the first of a kind is the one to write in. `folders` adds what t
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from registry.errors import UsageError
-from registry.fs import safe_name
+from registry.fs import LONGEST_NAME, safe_name
 
 SUFFIXES = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".pkl", ".onnx"})
 LARGEST_SETTINGS = 1 << 20  # bytes of a UI's own configuration that are read
@@ -318,7 +319,8 @@ def file_path(template: str, values: Mapping[str, Any], suffix: str) -> PurePosi
         return _KEY.sub(lambda found: _plain(values.get(found[1]), found[1]), part)
 
     folders = [safe_name(filled(part), "unnamed") for part in parts[:-1]]
-    return PurePosixPath(*folders, safe_name(filled(parts[-1]) + suffix, "unnamed" + suffix))
+    stem = safe_name(filled(parts[-1]), "unnamed").encode()[: LONGEST_NAME - len(suffix.encode())]
+    return PurePosixPath(*folders, stem.decode("utf-8", "ignore").rstrip(" .") + suffix)
 
 
 def _plain(value: Any, key: str) -> str:
@@ -329,7 +331,7 @@ def _plain(value: Any, key: str) -> str:
 def numbered(path: PurePosixPath, mark: object) -> PurePosixPath:
     """`thanos.safetensors` → `thanos-v42.safetensors`: the name when the plain one is taken."""
     stem = path.name.removesuffix(path.suffix)
-    room = 180 - len(f"-v{mark}{path.suffix}".encode())
+    room = LONGEST_NAME - len(f"-v{mark}{path.suffix}".encode())
     return path.with_name(f"{stem.encode()[:room].decode('utf-8', 'ignore')}-v{mark}{path.suffix}")
 
 
@@ -358,8 +360,8 @@ def folders(layout: Layout, root: Path) -> dict[str, list[Path]]:
         for path in paths:
             bases = INVOKE_BASES.values() if "{invoke}" in path else ("",)
             found.setdefault(kind, []).extend(root / path.replace("{invoke}", base) for base in bases)
-    for kind, path, first in _SETTINGS.get(layout.name, lambda _: iter(()))(root):
-        there = found.setdefault(kind, [])
+    for kind, said, first in _SETTINGS.get(layout.name, lambda _: iter(()))(root):
+        there, path = found.setdefault(kind, []), _shortest(said)
         if path in there:
             there.remove(path)
         there.insert(0 if first else len(there), path)
@@ -378,6 +380,15 @@ def write_folder(
             moved = found[each][0]
             return moved if not any("{invoke}" in f for f in layout.folders.get(each, ())) else root / default
     return root / default
+
+
+def _shortest(path: Path) -> Path:
+    """Without `..`, so that a folder has one name however it is reached; links may make `..` mean something else."""
+    short = Path(os.path.normpath(path))
+    try:
+        return short if not path.exists() or short.samefile(path) else path
+    except OSError:
+        return path
 
 
 def _read(path: Path) -> str:

@@ -26,7 +26,7 @@ def adopt(
         list[Path], typer.Argument(metavar="DIR...", help="A UI's folder, or any folder or file with models")
     ],
     dry_run: DryRun = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Read nothing whole: name what probes can name")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Read no large file whole: name what probes can")] = False,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Replace second copies by links, compared first")] = False,
     again: Annotated[bool, typer.Option("--again", help="Read everything anew, whatever was written down")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy files from other volumes into the store")] = False,

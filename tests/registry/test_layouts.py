@@ -136,7 +136,7 @@ def test_comfyui_reads_extra_model_paths(tmp_path: Path) -> None:
     found = layouts.folders(layouts.layout("comfyui"), tmp_path)
     assert found["checkpoint"] == [Path("/mnt/big/sd"), tmp_path / "models/checkpoints"]  # is_default: written there
     assert found["lora"] == [
-        tmp_path / "models/loras", tmp_path / "../webui/models/Lora", tmp_path / "../webui/models/LyCORIS",
+        tmp_path / "models/loras", tmp_path.parent / "webui/models/Lora", tmp_path.parent / "webui/models/LyCORIS",
     ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_settings_of_the_other_uis_move_folders(tmp_path: Path) -> None:
     write(tmp_path / "f/config.txt", '{"path_loras": ["/x/one", "/x/two"], "path_vae": "../vae"}')
     found = layouts.folders(layouts.layout("fooocus"), tmp_path / "f")
     assert found["lora"][:2] == [Path("/x/one"), Path("/x/two")]
-    assert found["vae"][0] == tmp_path / "f/../vae"
+    assert found["vae"][0] == tmp_path / "vae"
     write(tmp_path / "n/config.json", '{"lora_dir": "/nx/lora", "other": 1}')
     assert layouts.folders(layouts.layout("sdnext"), tmp_path / "n")["lora"][0] == Path("/nx/lora")
     write(tmp_path / "s/Data/Settings.fds", "#x\nPaths:\n\tModelRoot: Models;/mnt/more\n\tSDLoraFolder: Lora\n")
