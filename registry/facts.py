@@ -67,6 +67,7 @@ def compact(db: sqlite3.Connection, home: Path) -> None:
     )
     data = text.encode()
     write_atomic(path_of(home), data)
+    db.execute("DELETE FROM outbox")  # the lines are in what was just written
     db.execute("INSERT OR REPLACE INTO state VALUES ('facts_size', ?)", (str(len(data)),))
 
 

@@ -196,6 +196,16 @@ def drop(db: sqlite3.Connection, source: str, version_id: int) -> None:
     weigh_users(db, shas)
 
 
+def measure_moved(db: sqlite3.Connection, at: Place) -> None:
+    """Ask the disk again about blobs whose links this transaction changed."""
+    shas = [row[0] for row in db.execute("SELECT sha256 FROM moved")]
+    if shas:
+        for sha in shas:
+            measure(db, at, sha)
+        weigh_users(db, shas)
+        db.execute("DELETE FROM moved")
+
+
 def weigh_users(db: sqlite3.Connection, shas: Iterable[str]) -> None:
     """Bring the sums of the versions that use these blobs up to date."""
     users = {

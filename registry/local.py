@@ -146,10 +146,12 @@ class Registry:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One short write transaction, one thread at a time. For the modules of this package.
 
-        Changes of what the user said are appended to facts.jsonl before it commits.
+        Before it commits, changes of what the user said are appended to facts.jsonl, and blobs that got or lost a link
+        are measured again.
         """
         with self._mutex, writing(self._db) as db:
             yield db
+            index.measure_moved(db, self.at)
             journal.flush(db, self.home)
 
     @contextmanager
@@ -208,6 +210,20 @@ class Registry:
                 index.remember(db, number)
         return changed
 
+    @staticmethod
+    def set_damaged_index_aside(home: Path) -> Path | None:
+        """Move an index that SQLite cannot read out of the way; returns where to. Raises TooNew and others."""
+        try:
+            Registry.open(home).close()
+        except VerificationFailed:
+            aside = home / f"index.damaged.{now().replace(':', '')}.db"
+            for suffix in ("", "-wal", "-shm"):
+                old = home / f"index.db{suffix}"
+                if old.exists():
+                    old.replace(f"{aside}{suffix}")
+            return aside
+        return None
+
     def reindex(self) -> int:
         """Rebuild every derived row from the manifests, and the user's facts from their journal.
 
@@ -217,7 +233,6 @@ class Registry:
         with self.transaction() as db:
             db.execute("INSERT INTO search_fts(search_fts) VALUES ('optimize')")
             db.execute("DELETE FROM blob WHERE sha256 NOT IN (SELECT sha256 FROM installed_file)")
-            journal.flush(db, self.home)
             journal.compact(db, self.home)
             return int(db.execute("SELECT count(*) FROM model_version").fetchone()[0])
 
@@ -344,6 +359,12 @@ class Registry:
     ) -> list[Installed]:
         """Installed versions, filtered and sorted by name, size, added or used."""
         wanted = Filter(text, types, base_models, tag, creator)
+        return self.select(wanted, sort=sort, limit=limit, offset=offset)
+
+    def select(
+        self, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0
+    ) -> list[Installed]:
+        """Installed versions that fit, a page of them when asked for."""
         return list(self._load(finding.select(self.rows, wanted, sort=sort, limit=limit, offset=offset)))
 
     def count(self, wanted: Filter | None = None) -> tuple[int, int]:
@@ -563,14 +584,6 @@ class Registry:
 
     def total_usage(self) -> Usage:
         return self.library().total
-
-    def remeasure(self, shas: Iterable[str]) -> None:
-        """Ask the disk about these blobs again: their names outside changed."""
-        with self.transaction() as db:
-            shas = list(dict.fromkeys(shas))
-            for sha in shas:
-                index.measure(db, self.at, sha)
-            index.weigh_users(db, shas)
 
     def check(self) -> list[str]:
         """Disagreements between manifests, blobs, tree and index, as sentences."""

@@ -149,12 +149,16 @@ CREATE TABLE ignored (
     source VARCHAR NOT NULL, model_id INTEGER NOT NULL, version_id INTEGER NOT NULL,
     PRIMARY KEY (source, model_id, version_id));
 CREATE TABLE lock_root (path VARCHAR NOT NULL, added_at VARCHAR NOT NULL, PRIMARY KEY (path));
+CREATE TABLE moved (sha256 VARCHAR NOT NULL, PRIMARY KEY (sha256));
 CREATE TABLE outbox (id INTEGER NOT NULL, line VARCHAR NOT NULL, PRIMARY KEY (id));
 """
 
 
 def journal_triggers(connection: sqlite3.Connection) -> None:
-    """(Re)make the triggers that put each change of a fact into the outbox. Run again when a fact gets a column."""
+    """(Re)make the triggers that put each change of a fact into the outbox. Run again when a fact gets a column.
+
+    Those on `link` also say which blobs got or lost a name.
+    """
     for table in FACTS:
         put, gone = _as_line(connection, table, "new."), _as_line(connection, table, "old.", gone=True)
         for event, line in (("INSERT", put), ("UPDATE", put), ("DELETE", gone)):
@@ -163,6 +167,12 @@ def journal_triggers(connection: sqlite3.Connection) -> None:
                 f"CREATE TRIGGER {table}_fact_{event.lower()} AFTER {event} ON {table} "
                 f"BEGIN INSERT INTO outbox(line) VALUES ({line}); END"
             )
+    for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old")):
+        connection.execute(f"DROP TRIGGER IF EXISTS link_moved_{event.lower()}")
+        connection.execute(
+            f"CREATE TRIGGER link_moved_{event.lower()} AFTER {event} ON link "
+            f"BEGIN INSERT OR IGNORE INTO moved VALUES ({row}.sha256); END"
+        )
 
 
 def _as_line(connection: sqlite3.Connection, table: str, row: str, *, gone: bool = False) -> str:

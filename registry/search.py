@@ -68,7 +68,7 @@ class Installed:
     type: str | None
     base_model: str | None
     creator: str | None
-    tags: tuple[str, ...]
+    hub_tags: tuple[str, ...]
     size: int
     files: tuple[InstalledFile, ...]
     explicit: bool
@@ -77,7 +77,7 @@ class Installed:
     pinned: bool = False
     notes: str | None = None
     own_weight: float | None = None
-    own_tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # the user's own
     last_used_at: str | None = None
     settings_json: str | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)  # mode, downloads, published_at, rights
@@ -136,6 +136,10 @@ class Filter:
     creator: str | None = None
 
     @property
+    def is_empty(self) -> bool:
+        return not (self.text or self.types or self.base_models or self.tag or self.creator)
+
+    @property
     def match(self) -> str:
         """The words as an FTS5 query; empty when there are none."""
         return fts_query(self.text or "")
@@ -151,9 +155,12 @@ class Filter:
         if self.creator:
             where.append("lower(v.creator) = lower(?)")
             args.append(self.creator)
-        if self.tag:  # as it stands in the JSON list
-            where.append("instr(lower(v.tags), lower(?))")
-            args.append(json.dumps(self.tag, ensure_ascii=False))
+        if self.tag:  # the hub's or the user's, as it stands in the JSON list
+            where.append(
+                "(instr(lower(v.tags), lower(?)) OR (v.source, v.version_id) IN "
+                "(SELECT source, version_id FROM user_note WHERE instr(lower(tags), lower(?))))"
+            )
+            args += [json.dumps(self.tag, ensure_ascii=False)] * 2
         return where, args
 
 
@@ -233,7 +240,7 @@ def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], note:
         type=row["type"],
         base_model=row["base_model"],
         creator=row["creator"],
-        tags=tuple(json.loads(row["tags"] or "[]")),
+        hub_tags=tuple(json.loads(row["tags"] or "[]")),
         size=row["size"],
         files=tuple(
             InstalledFile(
@@ -247,7 +254,7 @@ def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], note:
         pinned=bool(note and note["pinned"]),
         notes=note["notes"] if note else None,
         own_weight=note["weight"] if note else None,
-        own_tags=tuple(json.loads(note["tags"])) if note and note["tags"] else (),
+        tags=tuple(json.loads(note["tags"])) if note and note["tags"] else (),
         last_used_at=note["last_used_at"] if note else None,
         settings_json=row["settings"],
         summary=json.loads(row["summary"] or "{}"),

@@ -5,6 +5,7 @@ blobs/ab/abcdef…64hex     0444, no suffix; a file there has exactly the bytes 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +45,11 @@ class BlobStore:
         try:
             os.link(part, target)  # link, not rename: an existing blob's hardlinks must keep their inode
         except FileExistsError:
-            pass
+            if target.stat().st_size != part.stat().st_size:  # it was damaged; these bytes were verified just now
+                part.replace(target)
+            else:  # moves its ctime: a prune that looked a moment ago leaves it alone now
+                with contextlib.suppress(PermissionError):
+                    target.chmod(READ_ONLY)
         except OSError as error:
             if error.errno not in NOT_HERE:
                 raise

@@ -4,7 +4,7 @@ more than any query here. An older index is brought here by `registry.migrations
     derived from manifests and blobs      model_version  installed_file  file_hash  search_doc  image  blob
     derived from folders outside          scan
     said by the user (`registry.facts`)   user_note  ui  link  sidecar  ignored  lock_root  queue  run
-    of the database itself                state  migration  outbox
+    of the database itself                state  migration  outbox  moved
 """
 
 from __future__ import annotations
@@ -208,6 +208,13 @@ class LockRootRow(SQLModel, table=True):
     __tablename__ = "lock_root"
     path: str = Field(primary_key=True)
     added_at: str
+
+
+class MovedRow(SQLModel, table=True):
+    """Blobs whose links changed in this transaction: they are measured again before it commits."""
+
+    __tablename__ = "moved"
+    sha256: str = Field(primary_key=True)
 
 
 class OutboxRow(SQLModel, table=True):

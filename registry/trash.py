@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import index
 from registry import manifest as manifests
-from registry.errors import Ambiguous, NotFound
+from registry.errors import Ambiguous, NotFound, UsageError
 from registry.fs import fsync_dir, write_atomic
 from registry.manifest import Manifest, now
 
@@ -77,7 +77,6 @@ class Trashed:
     removed_at: datetime
     reason: str
     blobs: tuple[str, ...]
-    links: tuple[str, ...]
 
     @property
     def ref(self) -> str:
@@ -161,11 +160,15 @@ def is_same(path: Path, status: os.stat_result) -> bool:
 
 
 def remove(registry: Registry, plan: RemovalPlan, *, to_trash: bool, reason: str = "") -> RemovalReport:
-    """Carry out a removal. Raises Busy."""
+    """Carry out a removal: names in UI folders, then rows and tree, then the manifest. Raises Busy."""
+    from registry import links
+
     count = 0
     for start in range(0, len(plan.versions), CHUNK):
+        chunk = plan.versions[start : start + CHUNK]
+        links.unlink(registry, chunk)
         with registry.changing() as db:
-            for source, version_id in plan.versions[start : start + CHUNK]:
+            for source, version_id in chunk:
                 count += _take_out(registry, db, source, version_id, to_trash=to_trash, reason=reason)
     if to_trash:
         return RemovalReport(0, plan.frees, count)
@@ -175,22 +178,18 @@ def remove(registry: Registry, plan: RemovalPlan, *, to_trash: bool, reason: str
 def _take_out(
     registry: Registry, db: sqlite3.Connection, source: str, version_id: int, *, to_trash: bool, reason: str
 ) -> bool:
-    """One version: rows, links, names, manifest, in this order. False when it is gone already."""
+    """One version, its links gone: rows, names, manifest, in this order. False when it is gone already."""
     key = (source, version_id)
     row = db.execute("SELECT model_id FROM model_version WHERE source = ? AND version_id = ?", key).fetchone()
     if row is None:
         return False
     names = [r[0] for r in db.execute("SELECT path FROM installed_file WHERE source = ? AND version_id = ?", key)]
-    links = db.execute("SELECT * FROM link WHERE +source = ? AND version_id = ?", key).fetchall()
     index.drop(db, *key)
-    for link in links:
-        release(registry, link)
-    db.execute("DELETE FROM link WHERE +source = ? AND version_id = ?", key)
     for name in names:
         registry.forget_name(name)
     manifest = manifests.path_of(registry.at.manifests, source, row[0], version_id)
     if to_trash:
-        _move(registry.home / "trash", manifest, reason, [link["path"] for link in links])
+        _move(registry.home / "trash", manifest, reason)
     else:
         manifest.unlink(missing_ok=True)
     with suppress(OSError):
@@ -198,13 +197,13 @@ def _take_out(
     return True
 
 
-def _move(trash: Path, manifest: Path, reason: str, links: list[str]) -> None:
+def _move(trash: Path, manifest: Path, reason: str) -> None:
     try:
         data = manifests.load(manifest)
     except FileNotFoundError:
         return
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    data["removed"] = {"at": now(), "reason": reason, "links": links}
+    data["removed"] = {"at": now(), "reason": reason}
     write_atomic(manifest, json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     trash.mkdir(exist_ok=True)
     target = trash / f"{stamp}-{time.time_ns() % 10**9:09d}-{manifest.parent.name}-{manifest.stem}.json"
@@ -213,26 +212,11 @@ def _move(trash: Path, manifest: Path, reason: str, links: list[str]) -> None:
     fsync_dir(manifest.parent)
 
 
-def release(registry: Registry, link: sqlite3.Row) -> bool:
-    """Take our own name out of a UI folder; anything else under that name stays. Returns whether it went."""
-    path, blob = Path(link["path"]), registry.blob_path(link["sha256"])
-    try:
-        found = path.lstat()
-        if path.is_symlink():
-            ours = path.readlink() == blob or (registry.home / "tree") in (path.parent / path.readlink()).parents
-        elif link["kind"] == "hardlink":
-            ours = is_same(path, blob.stat())
-        else:  # a copy or reflink: the inode we made, not written to since
-            ours = found.st_ino == link["inode"] and found.st_size == blob.stat().st_size
-        if ours:
-            path.unlink()
-    except OSError:
-        return False
-    return ours
+def delete_blobs(registry: Registry, shas: Iterable[str], *, grace: float = 0) -> int:
+    """Delete those of these blobs that no manifest names, here or in the trash; returns the bytes that frees now.
 
-
-def delete_blobs(registry: Registry, shas: Iterable[str]) -> int:
-    """Delete those of these blobs that no manifest names, here or in the trash; returns the bytes that frees now."""
+    One that came, or was fetched again, less than `grace` seconds ago stays: a manifest may be about to name it.
+    """
     todo, freed = list(dict.fromkeys(shas)), 0
     while todo:
         with registry.settled() as db:
@@ -241,9 +225,20 @@ def delete_blobs(registry: Registry, shas: Iterable[str]) -> int:
                 sha = todo.pop()
                 if sha in named or db.execute("SELECT 1 FROM installed_file WHERE sha256 = ?", (sha,)).fetchone():
                     continue
+                if grace and _age(registry.blob_path(sha)) <= grace:
+                    continue
                 freed += registry.blobs.delete(sha)
                 db.execute("DELETE FROM blob WHERE sha256 = ?", (sha,))
     return freed
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file got its newest name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0.0
+    return time.time() - max(status.st_mtime, status.st_ctime)
 
 
 # --- the trash --------------------------------------------------------------------------------------------------------
@@ -279,7 +274,6 @@ def _read(registry: Registry) -> Iterator[tuple[Trashed, bool]]:
                 datetime.fromisoformat(removed.get("at") or data["installed_at"]),
                 str(removed.get("reason") or ""),
                 tuple(data["files"].values()),
-                tuple(removed.get("links") or ()),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -315,16 +309,21 @@ def find(registry: Registry, text: str) -> Trashed:
 
 
 def restore(registry: Registry, entry: Trashed) -> None:
-    """Put a removed version back. Raises NotFound when its bytes are gone."""
+    """Put a removed version back. Raises NotFound when its bytes are gone, UsageError when it is installed again."""
     try:
         data = manifests.load(entry.path)
     except FileNotFoundError:
         raise NotFound(f"`{entry.ref}` is not in the trash any more") from None
     if manifests.path_of(registry.at.manifests, entry.source, entry.model_id, entry.version_id).exists():
-        entry.path.unlink(missing_ok=True)  # installed again meanwhile
-        return
+        raise UsageError(
+            f"`{entry.name} · {entry.version_name}` was installed again meanwhile",
+            hint=f"`hubctl rm {entry.ref} --now` makes room for the one in the trash",
+        )
+    from registry import links
+
     registry.add(Manifest.from_json(data))
     entry.path.unlink(missing_ok=True)
+    links.apply(registry, [(entry.source, entry.version_id)])
 
 
 def empty(registry: Registry, chosen: Sequence[Trashed]) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from registry import index, trash
 from registry import manifest as manifests
 from registry.errors import KnownError
-from registry.fs import LADDER, place
+from registry.fs import place
 from registry.manifest import now
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OnBytes = Callable[[str, int, int | None], None]
 class Problem:
     """One thing that is not as it should be."""
 
-    kind: str  # blob · missing · header · tree · link · taken · index · manifest
+    kind: str  # blob · missing · header · tree · link · index · manifest
     message: str
     source: str = ""
     version_id: int = 0
@@ -166,29 +166,18 @@ def _header_problem(path: Path, name: str) -> str | None:
 
 
 def _links(registry: Registry, versions: Sequence[tuple[str, int]] | None) -> Iterator[Problem]:
+    from registry import links
+
     wanted = None if versions is None else set(versions)
-    for row in registry.rows(
-        "SELECT l.*, v.model_id, v.model_name, v.name AS version_name FROM link l "
-        "LEFT JOIN model_version v USING (source, version_id)"
-    ):
-        if wanted is not None and (row["source"], row["version_id"]) not in wanted:
+    for action in links.repair(registry, dry_run=True):
+        if wanted is not None and (action.source, action.version_id) not in wanted:
             continue
-        path = Path(row["path"])
-        if row["model_id"] is None:
-            yield Problem("link", f"`{path}` was linked for a version that is gone", path=str(path))
-        elif not os.path.lexists(path):
-            yield _about(row, "link", f"`{path}` is gone")
-        elif path.is_symlink() and not path.exists():
-            yield _about(row, "link", f"`{path}` points nowhere")
-        elif row["kind"] == "hardlink" and not _same(path, registry.blob_path(row["sha256"])):
-            yield _about(row, "taken", f"`{path}` is another file now; it is left alone")
-
-
-def _same(path: Path, blob: Path) -> bool:
-    try:
-        return path.samefile(blob)
-    except OSError:
-        return False
+        if action.what in {"link", "relink", "unlink", "missing", "no_root"}:
+            why = action.note or {"link": "is not there", "relink": "shows nothing"}.get(action.what, "is out of date")
+            yield Problem(
+                "link", f"`{action.path}` in {action.ui or 'a UI'}: {why}", action.source, action.version_id, "",
+                action.sha256, str(action.path),
+            )  # fmt: skip
 
 
 def index_problems(registry: Registry) -> Iterator[Problem]:
@@ -246,9 +235,11 @@ def mend(registry: Registry, problems: Sequence[Problem]) -> tuple[list[Problem]
         elif problem.kind == "tree":
             _place_again(registry, problem)
             mended.append(problem)
-        elif problem.kind in {"link", "taken"}:
-            _relink(registry, problem)
-            mended.append(problem)
+    if any(problem.kind == "link" for problem in problems):
+        from registry import links
+
+        links.repair(registry)
+        mended += [problem for problem in problems if problem.kind == "link"]
     if any(problem.kind == "index" for problem in problems):
         registry.catch_up(force=True)
         mended += [problem for problem in problems if problem.kind == "index"]
@@ -267,8 +258,9 @@ def set_aside(registry: Registry, sha256: str) -> Path | None:
         for name in names:
             if name and trash.is_same(registry.home / name, status):
                 (registry.home / name).unlink(missing_ok=True)
-        for link in db.execute("SELECT * FROM link WHERE sha256 = ?", (sha256,)).fetchall():
-            trash.release(registry, link)
+        for row in db.execute("SELECT path FROM link WHERE sha256 = ?", (sha256,)).fetchall():
+            if trash.is_same(Path(row["path"]), status):
+                Path(row["path"]).unlink(missing_ok=True)
         folder.mkdir(exist_ok=True)
         target = folder / f"{sha256}.{status.st_mtime_ns}"
         blob.replace(target)
@@ -277,16 +269,20 @@ def set_aside(registry: Registry, sha256: str) -> Path | None:
 
 def restored(registry: Registry, sha256: str) -> None:
     """After the bytes came back: names in tree/ and links of every version that uses them."""
+    from registry import links
+
     with registry.settled() as db:
         for row in db.execute("SELECT path FROM installed_file WHERE sha256 = ?", (sha256,)).fetchall():
             _show(registry, row["path"], sha256)
         index.measure(db, registry.at, sha256)
         status = registry.blob_path(sha256).stat()
         db.execute("UPDATE blob SET mtime_ns = ? WHERE sha256 = ?", (status.st_mtime_ns, sha256))
-        links = db.execute("SELECT * FROM link WHERE sha256 = ?", (sha256,)).fetchall()
-        for link in links:
-            _link_again(registry, db, link)
+        keys = [
+            (row["source"], row["version_id"])
+            for row in db.execute("SELECT source, version_id FROM installed_file WHERE sha256 = ?", (sha256,))
+        ]
         index.weigh_users(db, [sha256])
+    links.apply(registry, keys)
 
 
 def _show(registry: Registry, path: str, sha256: str) -> None:
@@ -302,34 +298,3 @@ def _place_again(registry: Registry, problem: Problem) -> None:
         _show(registry, problem.path, problem.sha256)
         index.measure(db, registry.at, problem.sha256)
         index.weigh_users(db, [problem.sha256])
-
-
-def _relink(registry: Registry, problem: Problem) -> None:
-    """A link that is gone is made again; one whose name somebody else took, or whose version is gone, is forgotten."""
-    with registry.settled() as db:
-        link = db.execute("SELECT * FROM link WHERE path = ?", (problem.path,)).fetchone()
-        if link is None:
-            return
-        if problem.kind == "taken" or not problem.version_id:
-            if not problem.version_id:
-                trash.release(registry, link)
-            db.execute("DELETE FROM link WHERE path = ?", (problem.path,))
-        else:
-            _link_again(registry, db, link)
-        index.measure(db, registry.at, link["sha256"])
-        index.weigh_users(db, [link["sha256"]])
-
-
-def _link_again(registry: Registry, db: Any, link: Any) -> None:
-    path, blob = Path(link["path"]), registry.blob_path(link["sha256"])
-    if path.is_symlink() and not path.exists():
-        path.unlink()
-    if os.path.lexists(path) or not path.parent.is_dir() or not blob.exists():
-        return
-    row = db.execute(
-        "SELECT path FROM installed_file WHERE sha256 = ? AND source = ? AND version_id = ?",
-        (link["sha256"], link["source"], link["version_id"]),
-    ).fetchone()
-    source = registry.home / row["path"] if row and link["kind"] == "symlink" else blob
-    place(source, path, (link["kind"],) if link["kind"] in LADDER else ("hardlink", "symlink", "copy"))
-    db.execute("UPDATE link SET inode = ? WHERE path = ?", (path.lstat().st_ino, link["path"]))

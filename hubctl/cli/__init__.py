@@ -38,6 +38,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "link": ("hubctl.cli.link:app", "Show what is installed in ComfyUI, A1111, Forge and others"),
         "rm": ("hubctl.cli.rm:rm", "Remove installed models"),
         "du": ("hubctl.cli.du:du", "Where the disk space went"),
+        "prune": ("hubctl.cli.prune:prune", "Free disk space, after showing what would go and why"),
+        "trash": ("hubctl.cli.trash:app", "Bring removed models back, or delete them for good"),
+        "pin": ("hubctl.cli.pin:pin", "Keep models: prune never takes them"),
+        "unpin": ("hubctl.cli.pin:unpin", "Let prune take them again"),
+        "verify": ("hubctl.cli.verify:verify", "Check that files, links and index are what they should be"),
     },
     "Hubs and setup": {
         "demo": ("hubctl.cli.demo:demo", "See it all work on a small hub of your own, without a network"),

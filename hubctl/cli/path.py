@@ -21,7 +21,7 @@ def path(
 
     with _app.open_registry() as registry:
         found = installed_one(ref, registry)
-        registry.touch(found.version.id, source=found.source)
+        registry.touch(found.version_id, source=found.source)
     paths = [str(file.path) for file in found.files]
     if _flags.CURRENT.json:
         _out.document("path", {"paths": paths})

@@ -6,13 +6,19 @@ from hubctl.cli import _app, _flags, _out, _progress
 
 
 def reindex() -> None:
-    """Rebuild the index from the manifests alone; runs, links and your own notes are kept.
+    """Rebuild the index from the manifests; notes, pins, links and runs come back from their journal.
 
     Example: hubctl reindex
     """
+    from registry import Registry
+
+    home = _app.settings().home
+    damaged = Registry.set_damaged_index_aside(home)
+    if damaged is not None:
+        _out.say(f"the index was damaged: it is now `{damaged}`")
     with _app.open_registry() as registry, _progress.busy("reading manifests"):
         count = registry.reindex()
     if _flags.CURRENT.json:
-        _out.document("reindex", {"versions": count})
+        _out.document("reindex", {"versions": count, "damaged": str(damaged) if damaged else None})
     else:
         _out.say(f"✓ {_out.plural(count, 'version')} indexed")

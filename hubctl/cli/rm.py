@@ -12,30 +12,43 @@ from hubctl.cli._options import DryRun
 
 def rm(
     refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Id, MODEL@VERSION, URL, AIR, hash or name")],
+    now: Annotated[bool, typer.Option("--now", help="Delete at once instead of moving to the trash")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Remove installed models; says first what would go and how much that frees.
+
+    They wait in the trash for some days: `hubctl trash restore` brings them back.
 
     Example: hubctl rm 4201 --dry-run
     """
     from hubctl.reproduce import installed_one
 
+    days = 0 if now else _app.settings().trash_days
     with _app.open_registry() as registry:
-        chosen = [installed_one(ref, registry) for ref in refs]
-        plan = registry.plan_remove([(item.source, item.version.id) for item in chosen])
+        chosen = list({item.ref: item for ref in refs for item in [installed_one(ref, registry)]}.values())
+        plan = registry.plan_remove([(item.source, item.version_id) for item in chosen])
         if not _flags.CURRENT.json:
             for item in chosen:
-                pinned = "  (pinned)" if item.pinned else ""
-                _out.say(f"  {item.model.name} · {item.version.name}  ({item.model.id}@{item.version.id}){pinned}")
-            _out.say(f"frees {_out.size(plan.frees)}" + (f"; {plan.note}" if plan.note else ""))
+                _out.say(f"  {item.name} · {item.version_name}  ({item.ref}){'  (pinned)' if item.pinned else ''}")
+            if plan.links:
+                _out.say(f"  and {_out.plural(len(plan.links), 'link')} in UI folders")
+            when = f" after {_out.plural(days, 'day')} in the trash" if days else ""
+            _out.say(f"frees {_out.size(plan.frees)}{when}" + (f"; {plan.note}" if plan.note else ""))
         if dry_run:
             if _flags.CURRENT.json:
-                _out.document("rm-plan", {"plan": plan.to_json()})
+                _out.document("rm-plan", {"plan": plan.to_json(), "trash_days": days})
             return
-        if not _out.confirm(f"remove {_out.plural(len(chosen), 'version')}?"):
+        if not _out.confirm(f"{'move to the trash' if days else 'delete'} {_out.plural(len(chosen), 'version')}?"):
             raise typer.Abort
-        report = registry.remove(plan)
+        report = registry.remove(plan, to_trash=days > 0, reason="hubctl rm")
+    refs_gone = [item.ref for item in chosen]
     if _flags.CURRENT.json:
-        _out.document("rm", {"removed": [f"{i.model.id}@{i.version.id}" for i in chosen], "freed": report.freed})
+        _out.document("rm", {"removed": refs_gone, "freed": report.freed, "in_trash": report.waiting})
+    elif days:
+        moved = _out.plural(len(chosen), "version")
+        _out.say(f"✓ {moved} moved to the trash; {_out.size(report.waiting)} is free when it is emptied")
+        _out.say(
+            f"  `hubctl trash restore {refs_gone[0]}` brings it back" if len(chosen) == 1 else "  `hubctl trash list`"
+        )
     else:
         _out.say(f"✓ removed {_out.plural(len(chosen), 'version')}, {_out.size(report.freed)} freed")

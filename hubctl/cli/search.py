@@ -89,20 +89,20 @@ def _words(version: wire.ModelVersion | None) -> list[str]:
 
 def _local_row(item: Any) -> dict[str, Any]:
     return {
-        "id": item.model.id,
-        "name": item.model.name,
-        "type": item.model.type,
-        "base_model": item.version.base_model,
-        "creator": item.model.creator.username if item.model.creator else None,
-        "downloads": item.model.stats.download_count if item.model.stats else None,
-        "size": sum(file.size for file in item.files),
+        "id": item.model_id,
+        "name": item.name,
+        "type": item.type,
+        "base_model": item.base_model,
+        "creator": item.creator,
+        "downloads": item.summary.get("downloads"),
+        "size": item.size,
         "trigger_words": list(item.trigger_words),
-        "version_id": item.version.id,
-        "version": item.version.name,
+        "version_id": item.version_id,
+        "version": item.version_name,
         "versions": 1,
-        "installed": [item.version.id],
-        "mode": item.model.mode,
-        "tags": item.model.tag_names,
+        "installed": [item.version_id],
+        "mode": item.summary.get("mode"),
+        "tags": list(item.hub_tags),
     }
 
 
