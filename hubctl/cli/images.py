@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hubctl.cli import _app, _flags, _out
+from hubctl.cli import _app, _flags, _out, _page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +53,7 @@ def _rows(given: Iterable[wire.Image], registry: Registry, limit: int) -> list[d
 def _row(image: wire.Image, registry: Registry) -> dict[str, Any]:
     from hubctl import infotext
     from hubctl.errors import NoParameters
+    from hubctl.install import reactions
     from hubctl.reproduce import NEEDED
 
     try:
@@ -66,6 +67,7 @@ def _row(image: wire.Image, registry: Registry) -> dict[str, Any]:
         "width": image.width,
         "height": image.height,
         "username": image.username,
+        "reactions": reactions(image.stats),
         "url": image.url,
         "parameters": parameters.to_json() if parameters else None,
         "resources": len(needed),
@@ -82,33 +84,63 @@ def _print(rows: list[dict[str, Any]]) -> None:
     elif not rows:
         _out.say("no example images")
     else:
-        _out.table(
-            [("id", "right"), ("size", "right"), "sampler", ("steps", "right"), ("CFG", "right"), ("seed", "right"),
-             "uses", "prompt"],
-            [_cells(row) for row in rows],
-        )  # fmt: skip
+        _table(rows)
+        if _flags.CURRENT.verbose:
+            for row in rows:
+                _details(row)
         known = [row for row in rows if row["parameters"]]
         if known:
             _out.say(f"\nReplay one with `hubctl reproduce {known[0]['id']}`")
+        if len(known) < len(rows):
+            _out.say(f"{len(rows) - len(known)} of {len(rows)} do not say how they were made")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    """One row an image; the prompt where the terminal has room for it."""
+    room = _page.columns() - 86
+    _page.table(
+        [("id", "right"), "size", "sampler", ("steps", "right"), ("CFG", "right"), ("seed", "right"),
+         ("liked", "right"), "files", "prompt"],
+        [(*_cells(row), _short(row, room) if room >= 20 else "") for row in rows],
+    )  # fmt: skip
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     from hubctl.parameters import sampler_label, schedule_label
 
     p = row["parameters"]
-    size = f"{row['width']}×{row['height']}" if row["width"] else None
+    size = f"{row['width']}×{row['height']}" if row["width"] else ""
     if p is None:
-        return (row["id"], size, "not said", None, None, None, None, "")
+        return (row["id"], size, "not said", None, None, None, row["reactions"] or None, "")
     sampler = sampler_label(p["sampler"]) if p["sampler"] else p["sampler_label"]
     schedule = f" {schedule_label(p['schedule'])}" if p["schedule"] else ""
-    prompt = " ".join(p["prompt"].split())
-    return (
-        row["id"],
-        size,
-        f"{sampler or '–'}{schedule}",
-        p["steps"],
-        p["cfg_scale"],
-        p["seed"],
-        f"{row['resources_here']} of {row['resources']} here",
-        prompt if len(prompt) <= 60 else prompt[:59] + "…",
-    )
+    cfg = f"{p['cfg_scale']:g}" if isinstance(p["cfg_scale"], int | float) else None
+    needed = f"{row['resources_here']} of {row['resources']} here" if row["resources"] else ""
+    return (row["id"], size, f"{sampler or ''}{schedule}", p["steps"], cfg, p["seed"], row["reactions"] or None, needed)
+
+
+def _short(row: dict[str, Any], room: int) -> str:
+    prompt = " ".join(row["parameters"]["prompt"].split()) if row["parameters"] else ""
+    return prompt if len(prompt) <= room else prompt[: room - 1] + "…"
+
+
+def _details(row: dict[str, Any]) -> None:
+    """One image in full: what was asked for, with what."""
+    p = row["parameters"]
+    _page.section(f"image {row['id']}" + (f" by {row['username']}" if row["username"] else ""))
+    pairs = [("url", row["url"] or "")]
+    if p is not None:
+        made = p["generator"]["name"] or ""
+        files = [f"{r['name'] or r['hash'] or r['version_id']}{_at(r['weight'])}" for r in p["resources"]]
+        pairs += [
+            ("prompt", " ".join(p["prompt"].split())),
+            ("negative prompt", " ".join(p["negative_prompt"].split())),
+            ("clip skip", str(p["clip_skip"] or "")),
+            ("made by", made),
+            ("files", ", ".join(files)),
+        ]
+    _page.pairs(pairs)
+
+
+def _at(weight: float | None) -> str:
+    return "" if weight is None else f" at {weight:g}"
