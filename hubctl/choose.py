@@ -99,7 +99,7 @@ def file(
     allowed.sort(key=lambda f: _rank(f, prefs))
     best = allowed[0]
     rejected += [(other, _why_not(other, best)) for other in allowed[1:]]
-    reasons = ("you asked for this file",) if file_id is not None else tuple(_reasons(best, allowed, prefs))
+    reasons = ("you asked for this file",) if file_id is not None else tuple(_reasons(best, candidates, prefs))
     return Choice(best, reasons, tuple(_warnings(best, version)), tuple(rejected))
 
 
@@ -133,8 +133,8 @@ def _refusal(file: ModelFile, prefs: Prefs) -> str | None:
         return "the hub's virus scan calls it dangerous"
     if file.pickle_scan_result == "Danger":
         return "the hub's pickle scan calls it dangerous"
-    if _is_pickle(file) and not prefs.allow_pickle and file.pickle_scan_result != "Success":
-        return f"a pickle whose scan says {file.pickle_scan_result or 'nothing'}"
+    if _is_pickle(file) and not prefs.allow_pickle:
+        return f"a pickle (the hub's scan says {file.pickle_scan_result or 'nothing'})"
     return None
 
 
@@ -172,8 +172,8 @@ def _rank(file: ModelFile, prefs: Prefs) -> tuple[Any, ...]:
     )
 
 
-def _reasons(best: ModelFile, allowed: list[ModelFile], prefs: Prefs) -> list[str]:
-    if len(allowed) == 1:
+def _reasons(best: ModelFile, candidates: list[ModelFile], prefs: Prefs) -> list[str]:
+    if len(candidates) == 1:
         return ["the only file with the model's weights"]
     out = []
     if file_format(best) == prefs.format:

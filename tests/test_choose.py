@@ -35,7 +35,7 @@ def test_safetensors_before_the_primary_pickle() -> None:
     choice = choose.file(v)
     assert choice.file.name == "a.safetensors"
     assert "SafeTensor as preferred" in choice.reasons
-    assert [(f.name, why) for f, why in choice.rejected] == [("a.ckpt", "a pickle, and there is a safe file")]
+    assert [(f.name, why) for f, why in choice.rejected] == [("a.ckpt", "a pickle (the hub's scan says Success)")]
 
 
 def test_size_then_precision_as_preferred() -> None:
@@ -64,7 +64,9 @@ def test_ornaments_are_never_the_model() -> None:
 def test_a_vae_model_and_a_negative_embedding_are_their_own_weights() -> None:
     assert choose.file(version({"name": "v.safetensors", "type": "VAE"}), model_type="VAE").file.id == 1
     v = version({"name": "neg.pt", "type": "Negative"})
-    assert choose.file(v, model_type="TextualInversion").warnings == (
+    with pytest.raises(UnsafeFile, match="a pickle"):
+        choose.file(v, model_type="TextualInversion")
+    assert choose.file(v, prefs(allow_pickle=True), model_type="TextualInversion").warnings == (
         "a pickle can run code when it is loaded; the hub's scan found nothing",
     )
 
@@ -79,7 +81,7 @@ def test_harmful_files_are_refused_even_when_named() -> None:
         choose.file(v, prefs(allow_pickle=True), file_id=1)
 
 
-def test_an_unscanned_pickle_needs_a_word() -> None:
+def test_a_pickle_needs_a_word() -> None:
     v = version({"name": "a.ckpt", "pickleScanResult": "Error"})
     with pytest.raises(UnsafeFile, match="scan says Error"):
         choose.file(v)
@@ -89,7 +91,7 @@ def test_an_unscanned_pickle_needs_a_word() -> None:
 def test_a_pickle_called_safetensor_is_still_a_pickle() -> None:
     v = version({"name": "a.pt", "metadata": meta("SafeTensor")}, {"name": "a.safetensors"})
     assert choose.file(v).file.name == "a.safetensors"
-    assert any("suffix" in w for w in choose.file(v, file_id=1).warnings)
+    assert any("suffix" in w for w in choose.file(v, prefs(allow_pickle=True), file_id=1).warnings)
 
 
 def test_equal_names_are_told_apart() -> None:
