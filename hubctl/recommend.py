@@ -332,6 +332,12 @@ class _Seen:
 Vote = tuple[Any, float]
 
 
+def reactions(stats: Mapping[str, Any] | None) -> int:
+    """How many people reacted kindly to an image."""
+    counts = (stats or {}).get
+    return sum(value for key in ("likeCount", "heartCount", "laughCount") if isinstance(value := counts(key), int))
+
+
 def vote_weight(reactions: int) -> float:
     """1 for an image nobody reacted to, 2 at nine reactions, never above 3."""
     return 1 + min(2.0, math.log10(1 + max(0, reactions)))

@@ -33,8 +33,8 @@ def test_line_breaks_only_where_asked() -> None:
 def test_html_becomes_paragraphs_lists_and_rows() -> None:
     html = (
         "<h2>Use</h2><p>Weight <strong>0.8</strong> &amp; up</p><ul><li><p>one</p></li><li>two<ul><li>inner</li></ul>"
-        "</li></ul><ol><li>first</li></ol><table><tr><th>CFG</th><td>7</td></tr><tr><td><p>Sampler</p></td><td>Euler a</td>"
-        "</tr></table><script>alert(1)</script>end<br>of it"
+        "</li></ul><ol><li>first</li></ol><table><tr><th>CFG</th><td>7</td></tr><tr><td><p>Sampler</p></td>"
+        "<td>Euler a</td></tr></table><script>alert(1)</script>end<br>of it"
     )
     assert html_to_text(html).splitlines() == [
         "Use", "", "Weight 0.8 & up", "", "- one", "- two", "  - inner", "", "1. first", "",

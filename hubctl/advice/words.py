@@ -280,7 +280,8 @@ CONDITION = stems(
 )
 ADJUSTED = stems(  # "lower the weight to 0.4": where to go from what is meant
     "lower., lowering, reduc, decreas, increas, rais, turn down, turn up, drop., bump, crank, "
-    "降, 提高, 下げ, 上げ, 낮추, 올리, сниз, пониз, повыс, уменьш, увелич, baj, sub., sube, senk, erhöh, baiss, augment, diminu, aument"
+    "降, 提高, 下げ, 上げ, 낮추, 올리, сниз, пониз, повыс, уменьш, увелич, "
+    "baj, sub., sube, senk, erhöh, baiss, augment, diminu, aument"
 )
 MAYBE = stems(
     "sometimes, might, maybe, perhaps, also try, you can try, try, can go, could, up to you, experiment, also works, "

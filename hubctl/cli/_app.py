@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @cache
-def _settings(key: tuple[tuple[str, object], ...]) -> Settings:
-    return load(dict(key))
+def _settings(flags: tuple[tuple[str, object], ...], environment: frozenset[tuple[str, str]]) -> Settings:  # noqa: ARG001
+    return load(dict(flags))
 
 
 def settings() -> Settings:
@@ -31,7 +32,7 @@ def settings() -> Settings:
         )
         for noisy in ("httpcore", "hpack", "PIL", "urllib3", "filelock"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-    return _settings(tuple(sorted(_flags.CURRENT.given.items())))
+    return _settings(tuple(sorted(_flags.CURRENT.given.items())), frozenset(os.environ.items()))
 
 
 def open_registry(*, read_only: bool = False) -> Registry:

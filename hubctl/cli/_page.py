@@ -21,7 +21,8 @@ def heading(text: str) -> None:
     """A line that stands out; bold where the terminal can."""
     from rich.text import Text
 
-    _out.console().print(Text(safe(text), style="bold"), soft_wrap=True)
+    for line in wrap(safe(text), columns()):
+        _out.console().print(Text(line, style="bold"), soft_wrap=True)
 
 
 def section(title: str) -> None:

@@ -53,7 +53,7 @@ def _rows(given: Iterable[wire.Image], registry: Registry, limit: int) -> list[d
 def _row(image: wire.Image, registry: Registry) -> dict[str, Any]:
     from hubctl import infotext
     from hubctl.errors import NoParameters
-    from hubctl.install import reactions
+    from hubctl.recommend import reactions
     from hubctl.reproduce import NEEDED
 
     try:
