@@ -5,14 +5,15 @@ resources(…)        each thing it used, how it was identified, and whether it 
 ensure(…)           install what is missing (the caller has asked first)
 build(…)            parameters + files → RunPlan with named deviations
 run(…)              replay, save with infotext, compare with the original, record
+in_order(plans)     several: those on one checkpoint after each other, so that it is loaded once
 """
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from hubctl.errors import (
     NoParameters,
     NotFound,
     Offline,
+    RunError,
     UsageError,
 )
 from hubctl.parameters import GenerationParameters, ResourceRef, sampler_label, sampler_name, schedule_name
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from registry import Installed, Registry
 
 logger = logging.getLogger(__name__)
-NEEDED = ("checkpoint", "lora", "lycoris", "embedding", "vae", "refiner")
+NEEDED = ("checkpoint", "lora", "lycoris", "embedding", "vae", "refiner", "upscaler")
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic"})
+LARGEST_FILE = 512 * 1024 * 1024  # bytes of a local picture
 TYPES = {
     "checkpoint": ("Checkpoint",),
     "refiner": ("Checkpoint",),
@@ -49,6 +53,7 @@ TYPES = {
     "lycoris": ("LORA", "LoCon", "DoRA"),
     "embedding": ("TextualInversion",),
     "vae": ("VAE",),
+    "upscaler": ("Upscaler",),
 }
 
 
@@ -76,8 +81,7 @@ def load(text: str, hub: Hub | None, registry: Registry) -> Source:
     """
     ref = refs.parse(text if not text.isdigit() else f"image:{text}")
     if isinstance(ref, refs.PathRef):
-        data = ref.path.read_bytes()
-        return Source(text, infotext.parse(infotext.read(ref.path)), path=ref.path, original=data)
+        return _load_file(text, ref.path)
     if not isinstance(ref, refs.ImageRef):
         raise InvalidReference(
             f"`{text}` is no image",
@@ -91,10 +95,20 @@ def load(text: str, hub: Hub | None, registry: Registry) -> Source:
     try:
         parameters = infotext.from_meta(image.meta or {})
     except NoParameters:
-        original = fetch_original(image, hub)
+        original = fetch_original(image, hub, registry)
         parameters = infotext.parse(infotext.read(original))  # raises NoParameters with the hint
         return Source(text, _sized(parameters, image), image, original=original)
     return Source(text, _sized(parameters, image), image)
+
+
+def _load_file(text: str, path: Path) -> Source:
+    """A local picture, or a text or JSON file with settings (then there is nothing to compare with)."""
+    parameters = infotext.parse(infotext.read(path))
+    if path.suffix.lower() not in PICTURES:
+        return Source(text, parameters, path=path)
+    if path.stat().st_size > LARGEST_FILE:
+        raise UsageError(f"`{path.name}` is too large for a picture", hint="give the picture as it was made")
+    return Source(text, parameters, path=path, original=path.read_bytes())
 
 
 def _sized(parameters: GenerationParameters, image: wire.Image) -> GenerationParameters:
@@ -104,11 +118,19 @@ def _sized(parameters: GenerationParameters, image: wire.Image) -> GenerationPar
     return replace(parameters, width=image.width, height=image.height)
 
 
-def fetch_original(image: wire.Image, hub: Hub | None) -> bytes:
-    """The uploaded bytes of an image. Raises NotFound or a HubError."""
+def fetch_original(image: wire.Image, hub: Hub | None, registry: Registry | None = None) -> bytes:
+    """The uploaded bytes of an image: kept here, else from the hub (and then kept). Raises NotFound or a HubError."""
+    number = image.image_id
+    kept = registry.picture(number) if registry is not None and number is not None else None
+    if kept is not None:
+        return kept.read_bytes()
     if hub is None or not image.url:
-        raise NotFound(f"the picture of image {image.image_id} is not here")
-    return hub.picture(image.url)
+        raise NotFound(f"the picture of image {number} is not here")
+    data = hub.picture(image.url)
+    if registry is not None and number is not None and not registry.read_only:
+        with suppress(KnownError):  # a copy to have offline; the run does not depend on it
+            registry.put_picture(number, data)
+    return data
 
 
 # --- what it used -----------------------------------------------------------------------------------------------------
@@ -146,11 +168,21 @@ def resources(
     parameters: GenerationParameters, hub: Hub | None, registry: Registry, settings: Settings
 ) -> tuple[Resource, ...]:
     """Identify each needed resource: by version id, then hash, then name; here first, then on the hub."""
-    out = []
-    for ref in parameters.resources:
-        if ref.kind in NEEDED:
-            out.append(_here(ref, registry) or _there(ref, hub, registry, settings))
-    return tuple(out)
+    return tuple(_here(ref, registry) or _there(ref, hub, registry, settings) for ref in needed(parameters))
+
+
+def needed(parameters: GenerationParameters) -> tuple[ResourceRef, ...]:
+    """Every file the run needs, those too that the settings name in passing: refiner, upscaler of the second pass."""
+    from hubctl.run.names import UPSCALERS
+
+    out = [ref for ref in parameters.resources if ref.kind in NEEDED]
+    refiner = parameters.refiner
+    if refiner is not None and (refiner.checkpoint or refiner.hash) and not parameters.of_kind("refiner"):
+        out.append(ResourceRef("refiner", refiner.checkpoint, hash=refiner.hash))
+    upscaler = parameters.hires.upscaler if parameters.hires is not None else None
+    if upscaler and upscaler not in UPSCALERS and not parameters.of_kind("upscaler"):
+        out.append(ResourceRef("upscaler", upscaler))
+    return tuple(dict.fromkeys(out))
 
 
 def _here(ref: ResourceRef, registry: Registry) -> Resource | None:
@@ -207,12 +239,15 @@ def ensure(
     on_bytes: install.OnBytes,
     on_event: install.OnEvent,
 ) -> tuple[Resource, ...]:
-    """Install what has a plan; the rest stays as it was."""
+    """Install what has a plan, each file once; the rest stays as it was."""
     out = []
+    had: dict[tuple[int, int], install.Installation] = {}
     for resource in found:
         if resource.path is None and resource.plan is not None:
-            done = install.execute(resource.plan, hub, registry, settings, on_bytes=on_bytes, on_event=on_event)
-            resource = replace(resource, installed=done.installed, path=done.path, plan=None)
+            key = (resource.plan.version.id, resource.plan.file.id)
+            if key not in had:
+                had[key] = install.execute(resource.plan, hub, registry, settings, on_bytes=on_bytes, on_event=on_event)
+            resource = replace(resource, installed=had[key].installed, path=had[key].path, plan=None)
         out.append(resource)
     return tuple(out)
 
@@ -231,6 +266,12 @@ def override(parameters: GenerationParameters, **given: Any) -> GenerationParame
         changes["prompt"] = f"{changes['prompt']} {tags}".strip()
     if "sampler" in changes:
         changes.update(_sampler(changes.pop("sampler")))
+    if changes.get("schedule") == AUTOMATIC:
+        changes["schedule"] = None
+    for name in ("hires", "refiner"):
+        if name in changes and getattr(parameters, name) is not None:
+            said = {key: value for key, value in changes[name].to_json().items() if value is not None}
+            changes[name] = replace(getattr(parameters, name), **said)
     return replace(parameters, **changes)
 
 
@@ -256,42 +297,120 @@ def _sampler(label: str) -> dict[str, Any]:
     }
 
 
+AUTOMATIC = "automatic"
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError(text)
+        return text.lower()
+
+    return check
+
+
+def _schedule(text: str) -> str:
+    if text.lower() in {AUTOMATIC, "default", "none"}:
+        return AUTOMATIC
+    name = schedule_name(text)
+    if name is None:
+        raise ValueError(text)
+    return name
+
+
 SETTABLE: Mapping[str, Callable[[str], Any]] = {
+    "steps": int,
+    "cfg_scale": float,
+    "seed": int,
     "clip_skip": int,
-    "rng": lambda text: text.lower(),
+    "rng": _one_of("cpu", "nv", "gpu"),
     "ensd": int,
     "eta": float,
     "subseed": int,
     "subseed_strength": float,
     "denoise": float,
-    "schedule": schedule_name,
+    "schedule": _schedule,
     "sampler": str,
 }
+ALSO = {
+    "cfg": "cfg_scale", "schedule_type": "schedule", "denoising_strength": "denoise", "variation_seed": "subseed",
+    "variation_seed_strength": "subseed_strength",
+}  # fmt: skip
+INFOTEXT_KEYS = (  # settings a run follows that have no field of their own, as a WebUI writes them
+    "Beta schedule alpha", "Beta schedule beta", "Conditional mask weight", "Discard penultimate sigma",
+    "Downcast alphas_cumprod", "Emphasis", "Eta DDIM", "Extra noise", "First pass size", "Hires CFG Scale",
+    "Hires negative prompt", "Hires prompt", "Hires resize", "Hires sampler", "Hires schedule type", "Hires steps",
+    "Hires upscale", "Hires upscaler", "Inpaint area", "Mask blur", "Mask mode", "Masked area padding",
+    "Masked content", "NGMS", "NGMS all steps", "Noise multiplier", "Noise Schedule", "Old prompt editing timelines",
+    "Pad conds", "Pad conds v0", "Refiner", "Refiner switch at", "Refiner switch by sampling steps",
+    "Schedule max sigma", "Schedule min sigma", "Schedule rho", "Seed resize from", "SGM noise multiplier",
+    "Sigma churn", "Sigma noise", "Sigma tmax", "Sigma tmin", "Skip Early CFG", "Tiling", "UniPC lower order final",
+    "UniPC order", "UniPC skip type", "UniPC variant",
+)  # fmt: skip
 
 
 def parse_settings(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """`--set KEY=VALUE`: canonical fields apart from infotext keys (`--set "Sigma churn=0.3"`). Raises UsageError."""
+    """`--set KEY=VALUE`: canonical fields, and infotext keys (`--set "Sigma churn=0.3"`). Raises UsageError."""
     known: dict[str, Any] = {}
     raw: dict[str, str] = {}
+    spelled = {key.casefold(): key for key in INFOTEXT_KEYS}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key.strip():
+        key, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or not key:
             raise UsageError(f"`--set {pair}` has no value", hint="write it as --set KEY=VALUE")
-        name = key.strip().lower().replace(" ", "_").replace("-", "_")
+        name = key.lower().replace(" ", "_").replace("-", "_")
+        name = ALSO.get(name, name)
         if name in SETTABLE:
             try:
-                known[name] = SETTABLE[name](value.strip())
+                known[name] = SETTABLE[name](value)
             except ValueError:
-                raise UsageError(f"`{value}` is no value for `{key}`") from None
+                raise UsageError(f"`{value}` is no value for `{key}`", hint=_what_fits(name)) from None
+        elif key.casefold() in spelled:
+            raw[spelled[key.casefold()]] = value
         else:
-            raw[key.strip()] = value.strip()
-    return known, raw
+            raise UsageError(f"there is no setting `{key}`", hint=_near(key))
+    return {**known, **_parts(raw)}, raw
+
+
+def _what_fits(name: str) -> str | None:
+    from hubctl.parameters import SCHEDULES
+
+    if name == "schedule":
+        return f"one of: Automatic, {', '.join(SCHEDULES.values())}"
+    return {"rng": "one of: cpu, nv, gpu", "sampler": None}.get(name, "a number")
+
+
+def _near(key: str) -> str:
+    from rapidfuzz import process
+
+    found = process.extract(key, [*SETTABLE, *INFOTEXT_KEYS], limit=3, score_cutoff=55)
+    near = ", ".join(f"`{match[0]}`" for match in found)
+    return f"near: {near}" if near else f"for example: {', '.join(SETTABLE)}, or a key as infotext has it"
+
+
+def _parts(raw: Mapping[str, str]) -> dict[str, Any]:
+    """The keys about a second pass or a refiner, read as a picture's own would be."""
+    about = {key: value for key, value in raw.items() if key.startswith(("Hires", "Refiner"))}
+    if not about:
+        return {}
+    pairs = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in about.items())
+    read = infotext.parse(f"x\nSteps: 1, Sampler: Euler, Seed: 1, Size: 64x64, {pairs}")
+    return {name: part for name in ("hires", "refiner") if (part := getattr(read, name)) is not None}
 
 
 def build(
-    parameters: GenerationParameters, found: Sequence[Resource], *, overrides: Mapping[str, str], rng: str | None = None
+    parameters: GenerationParameters,
+    found: Sequence[Resource],
+    *,
+    overrides: Mapping[str, str],
+    rng: str | None = None,
+    init_image: Path | None = None,
+    mask: Path | None = None,
 ) -> RunPlan:
-    """Parameters and files → RunPlan. Raises MissingResource naming every file that is not to be had."""
+    """Parameters and files → RunPlan. `init_image`, `mask`: the picture it was made from, which no settings carry.
+
+    Raises MissingResource naming every checkpoint that is not to be had.
+    """
     from hubctl.run import plan as run_plan
 
     lost = [resource for resource in found if resource.path is None and resource.ref.kind == "checkpoint"]
@@ -303,7 +422,30 @@ def build(
             details={"resources": [resource.to_json() for resource in lost]},
         )
     paths = {resource.ref: resource for resource in found if resource.path is not None}
-    return run_plan.build(parameters, locate=lambda ref: _located(paths.get(ref)), overrides=overrides, rng=rng)
+    return run_plan.build(
+        parameters,
+        locate=lambda ref: _located(paths.get(ref)),
+        overrides=overrides,
+        rng=rng,
+        init_image=init_image,
+        mask=mask,
+    )
+
+
+def in_order(plans: Sequence[RunPlan]) -> list[int]:
+    """Indices of the plans so that those on one checkpoint follow each other, else as they came."""
+    first: dict[tuple[str, ...], int] = {}
+    keys = [(plan.checkpoint, plan.vae or "", plan.refiner or "") for plan in plans]
+    for index, key in enumerate(keys):
+        first.setdefault(key, index)
+    return sorted(range(len(plans)), key=lambda index: (first[keys[index]], index))
+
+
+def other_vaes(found: Sequence[Resource], registry: Registry) -> list[str]:
+    """Installed VAEs of the checkpoint's base model: what its maker may have used without saying so."""
+    base = next((r.installed.version.base_model for r in found if r.ref.kind == "checkpoint" and r.installed), None)
+    items = registry.installed(types=("VAE",))
+    return [str(item.files[0].path) for item in items if item.files and item.version.base_model == base]
 
 
 def _located(resource: Resource | None) -> Any:
@@ -337,6 +479,8 @@ class Reproduction:
     device: str
     seconds: float
     infotext: str
+    deviations: tuple[str, ...] = ()  # the plan's, and what only the run could tell
+    load_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -344,9 +488,11 @@ class Reproduction:
             "record": str(self.record),
             "compare": str(self.compare) if self.compare else None,
             "similarity": self.similarity.to_json() if self.similarity else None,
-            "deviations": list(self.plan.deviations),
+            "deviations": list(self.deviations),
             "device": self.device,
             "seconds": round(self.seconds, 3),
+            "load_seconds": round(self.load_seconds, 3),
+            "seed": self.plan.seed,
             "parameters": self.parameters.to_json(),
             "infotext": self.infotext,
         }
@@ -363,18 +509,27 @@ def run(
     source: Mapping[str, Any] | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    cache: Any = None,
     on_step: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Reproduction:
-    """Replay a plan, write PNG + JSON record (+ comparison), remember the run."""
-    from hubctl.run import compare, runner
-    from hubctl.run import plan as run_plan
+    """Replay a plan, write PNG + JSON record (+ comparison), remember the run.
 
-    result = runner.run(
-        plan, on_step=lambda step: on_step(step.done, step.total, step.what), device=device, dtype=dtype
-    )
+    `cache`: a `new_cache()` shared by several runs, so that what they have in common is loaded once. Raises RunError.
+    """
+    from hubctl.run import plan as run_plan
+    from hubctl.run import runner
+
+    with _out_of_memory(plan):
+        result = runner.run(
+            plan,
+            on_step=lambda step: on_step(step.done, step.total, step.what),
+            device=device,
+            dtype=dtype,
+            cache=cache,
+        )
     made = run_plan.describe(plan)
     text = infotext.a1111.write(made)
-    target = out or _free_path(registry, f"{_safe_stem(name)}-{plan.seed}")
+    target = png_path(out) if out else _free_path(registry, f"{_safe_stem(name)}-{plan.seed}")
     record_path = target.with_suffix(".json")
     record = {
         "schema": "hubctl.run/1",
@@ -385,13 +540,14 @@ def run(
         "device": result.device,
         "dtype": result.dtype,
         "seconds": round(result.seconds, 3),
+        "load_seconds": round(result.load_seconds, 3),
         "versions": dict(result.versions),
-        "deviations": list(plan.deviations),
+        "deviations": list(result.deviations),
     }
     runner.save(result, target, infotext=text, record=record)
     similarity, compare_path = None, None
     if original is not None:
-        similarity, compare_path = _compare(compare, original, result.images[0], target)
+        similarity, compare_path = _compare(original, result.images[0], target)
         record["similarity"] = similarity.to_json() if similarity else None
         record_path.write_text(json.dumps(record, ensure_ascii=False, indent=2, default=str), encoding="utf-8")
     registry.record_run(
@@ -406,17 +562,48 @@ def run(
     )
     for installed in used:
         registry.touch(installed.version.id, source=installed.source)
-    return Reproduction(target, record_path, compare_path, similarity, made, plan, result.device, result.seconds, text)
+    return Reproduction(
+        target, record_path, compare_path, similarity, made, plan, result.device, result.seconds, text,
+        result.deviations, result.load_seconds,
+    )  # fmt: skip
 
 
-def _compare(compare: Any, original: bytes, picture: Any, target: Path) -> tuple[Similarity | None, Path | None]:
-    from PIL import Image, UnidentifiedImageError
+def new_cache(offload: str | None = None) -> Any:
+    """Keeps what a run has loaded for the next one. `offload`: none, model, sequential; None picks by free memory."""
+    from hubctl.run.runner import ModelCache
+
+    return ModelCache(offload=None if offload == "auto" else offload)
+
+
+@contextmanager
+def _out_of_memory(plan: RunPlan) -> Iterator[None]:
+    """A device that is too small is a sentence, not a traceback."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's own is one of these
+        text = str(error).lower()
+        if "out of memory" not in text and "not enough memory" not in text:
+            raise
+        raise RunError(
+            f"a picture of {plan.width}×{plan.height} does not fit into this device's memory",
+            hint="try --offload model (or sequential), --dtype fp16, a smaller --size, or --device cpu",
+        ) from None
+
+
+def png_path(path: Path) -> Path:
+    """Where a picture goes that was asked for by name. Raises UsageError for another kind of file."""
+    if path.suffix and path.suffix.lower() != ".png":
+        raise UsageError(f"pictures are written as PNG, not `{path.suffix}`", hint=f"--out {path.with_suffix('.png')}")
+    return path if path.suffix else path.with_name(f"{path.name}.png")
+
+
+def _compare(original: bytes, picture: Any, target: Path) -> tuple[Similarity | None, Path | None]:
+    from hubctl.run import compare
 
     try:
-        with Image.open(io.BytesIO(original)) as opened:
-            before = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        logger.warning("the original cannot be read as a picture: %s", error)
+        before = compare.read(original)
+    except RunError as error:
+        logger.warning("no comparison: %s", error.message)
         return None, None
     similarity = compare.compare(before, picture)
     path = target.with_name(f"{target.stem}-compare.png")
@@ -440,25 +627,33 @@ def _free_path(registry: Registry, stem: str) -> Path:
 
 
 def with_checkpoint(parameters: GenerationParameters, ref: str, registry: Registry) -> GenerationParameters:
-    """The same settings on another installed checkpoint. Raises NotFound."""
-    found = [item for item in registry.find(ref) if (item.model.type or "").lower() == "checkpoint"]
-    if not found:
-        raise NotFound(f"no checkpoint `{ref}` is installed", hint="`hubctl list --type checkpoint`")
-    chosen = found[0]
+    """The same settings on another installed checkpoint. Raises NotFound, Ambiguous."""
+    chosen = installed_one(ref, registry, "checkpoint")
     file = chosen.files[0]
     checkpoint = ResourceRef("checkpoint", Path(file.name).stem, hash=file.sha256, version_id=chosen.version.id)
     others = tuple(resource for resource in parameters.resources if resource.kind != "checkpoint")
-    return replace(parameters, resources=(checkpoint, *others))
+    raw = {key: value for key, value in parameters.raw.items() if key not in {"Model", "Model hash"}}
+    return replace(parameters, resources=(checkpoint, *others), raw=raw)
 
 
-def installed_one(ref: str, registry: Registry) -> Installed:
-    """The one installed version a text means. Raises NotFound or Ambiguous with the candidates."""
-    found = registry.find(ref)
+def installed_one(ref: str, registry: Registry, *kinds: str) -> Installed:
+    """The one installed version a text means, of one of these model types (the newest of a model's several).
+
+    Raises NotFound, or Ambiguous with the candidates.
+    """
+    every = registry.find(ref)
+    found = [item for item in every if not kinds or (item.model.type or "").lower() in kinds]
     if not found:
+        what = " or ".join(kinds) or "model"
+        if every:
+            raise NotFound(
+                f"`{ref}` is a {every[0].model.type}, not a {what}", hint="`hubctl list` shows what is installed"
+            )
         raise NotFound(
-            f"`{ref}` is not installed", hint=f"`hubctl install {ref}` gets it; `hubctl list` shows what is here"
+            f"no installed {what} is called `{ref}`",
+            hint="`hubctl list` shows what is here, `hubctl install` gets more",
         )
-    if len(found) > 1:
+    if len({item.model.id for item in found}) > 1:
         raise Ambiguous(
             f"`{ref}` could be any of {len(found)} installed versions",
             hint="say which by MODEL@VERSION",
@@ -466,4 +661,4 @@ def installed_one(ref: str, registry: Registry) -> Installed:
                 "candidates": [f"{i.model.id}@{i.version.id}  {i.model.name} · {i.version.name}" for i in found[:10]]
             },
         )
-    return found[0]
+    return max(found, key=lambda item: item.version.id)

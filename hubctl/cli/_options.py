@@ -24,3 +24,7 @@ Dtype = Annotated[str | None, typer.Option("--dtype", metavar="fp32|fp16|bf16", 
 ProjectDir = Annotated[
     Path | None, typer.Option("--project", metavar="DIR", help="Folder with hubctl.toml; default: this one or above")
 ]
+Offload = Annotated[
+    str | None,
+    typer.Option("--offload", metavar="auto|none|model|sequential", help="What rests in main memory on a small GPU"),
+]
