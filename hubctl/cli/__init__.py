@@ -36,6 +36,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "path": ("hubctl.cli.path:path", "Where an installed file is"),
         "adopt": ("hubctl.cli.adopt:adopt", "Take over models that are already on disk, without copying"),
         "link": ("hubctl.cli.link:app", "Show what is installed in ComfyUI, A1111, Forge and others"),
+        "note": ("hubctl.cli.note:note", "Your own note, trigger words and weight for a model"),
+        "tag": ("hubctl.cli.tag:tag", "Your own tags, favourites among them"),
+        "outdated": ("hubctl.cli.outdated:outdated", "Which models have something newer on the hub"),
+        "update": ("hubctl.cli.update:update", "Get what is newer"),
         "rm": ("hubctl.cli.rm:rm", "Remove installed models"),
         "du": ("hubctl.cli.du:du", "Where the disk space went"),
         "prune": ("hubctl.cli.prune:prune", "Free disk space, after showing what would go and why"),
@@ -43,6 +47,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "pin": ("hubctl.cli.pin:pin", "Keep models: prune never takes them"),
         "unpin": ("hubctl.cli.pin:unpin", "Let prune take them again"),
         "verify": ("hubctl.cli.verify:verify", "Check that files, links and index are what they should be"),
+        "reindex": ("hubctl.cli.reindex:reindex", "Rebuild the index from the manifests"),
+    },
+    "Projects": {
+        "add": ("hubctl.cli.add:add", "Say that this project needs a model, and lock it"),
+        "lock": ("hubctl.cli.lock:lock", "Write down exactly which files the project needs"),
+        "sync": ("hubctl.cli.sync:sync", "Make this machine have what the lock names"),
+        "export": ("hubctl.cli.export:export", "A set of models as a list, credits, a lock, or a UI's folders"),
     },
     "Hubs and setup": {
         "demo": ("hubctl.cli.demo:demo", "See it all work on a small hub of your own, without a network"),
@@ -52,7 +63,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "whoami": ("hubctl.cli.login:whoami", "Which account the key belongs to"),
         "config": ("hubctl.cli.config:app", "Show settings and where each value came from; change them"),
         "doctor": ("hubctl.cli.doctor:doctor", "Check the environment, disk, devices, hub and index"),
-        "reindex": ("hubctl.cli.reindex:reindex", "Rebuild the index from the manifests"),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hubctl.cli import _app, _flags, _out, _progress
+
+if TYPE_CHECKING:
+    from registry import Registry
 
 AnyBase = Annotated[bool, typer.Option("--any-base", help="Also versions for another base model")]
 EarlyAccess = Annotated[bool, typer.Option("--early-access", help="Also versions that are still in early access")]
@@ -65,13 +68,15 @@ def outdated(
             _out.say("\n`hubctl update` gets what is newer; the old versions stay until `hubctl prune --superseded`")
 
 
-def _rule(registry: object, text: str, ignored: bool) -> dict[str, object]:
-    from hubctl.errors import UsageError
-    from registry import Registry
+def _rule(registry: Registry, text: str, ignored: bool) -> dict[str, object]:
+    from hubctl.errors import NotFound, UsageError
 
-    assert isinstance(registry, Registry)
     model, _, version = text.partition("@")
     if not model.isdigit() or (version and not version.isdigit()):
         raise UsageError(f"`{text}` is no MODEL or MODEL@VERSION", hint="for example --ignore 4201@42012")
-    registry.ignore(int(model), int(version or 0), ignored=ignored)
+    mine = registry.find(f"model:{model}")
+    if not mine:
+        raise NotFound(f"model {model} is not installed", hint="`hubctl list` shows what is")
+    for item in mine:
+        registry.ignore(int(model), int(version or 0), source=item.source, ignored=ignored)
     return {"ref": text, "ignored": ignored}
