@@ -113,11 +113,12 @@ class Registry:
 
     def _in_memory(self) -> sqlite3.Connection:
         """An index that is not on disk: of a home that is empty, or may only be read."""
-        from registry.migrations import migrate
+        from registry.migrations import MIGRATIONS
 
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
-        migrate(connection, self.home / "index.db")
+        for migration in MIGRATIONS:
+            migration(connection)
         if self.at.manifests.is_dir():
             with writing(connection) as db:
                 journal.replay(db, self.home)
@@ -572,11 +573,11 @@ class Registry:
 
         return trash.remove(self, plan, to_trash=to_trash, reason=reason)
 
-    def library(self, *, by: str = "type", exact: bool = False) -> Library:
+    def library(self, *, by: str = "type", top: int | None = None, exact: bool = False) -> Library:
         """Where the disk space went: groups by type, base_model, model, creator, ui or age, and what lies beside."""
         from registry import usage
 
-        return usage.library(self, by=by, exact=exact)
+        return usage.library(self, by=by, top=top, exact=exact)
 
     def usage(self, *, by: str = "type") -> list[Usage]:
         """Bytes by group; each inode counted once per group."""

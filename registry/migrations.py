@@ -167,11 +167,11 @@ def journal_triggers(connection: sqlite3.Connection) -> None:
                 f"CREATE TRIGGER {table}_fact_{event.lower()} AFTER {event} ON {table} "
                 f"BEGIN INSERT INTO outbox(line) VALUES ({line}); END"
             )
-    for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old")):
+    for event, row in (("INSERT", "new"), ("UPDATE", "new"), ("DELETE", "old")):  # OR IGNORE is lost in an upsert
         connection.execute(f"DROP TRIGGER IF EXISTS link_moved_{event.lower()}")
         connection.execute(
             f"CREATE TRIGGER link_moved_{event.lower()} AFTER {event} ON link "
-            f"BEGIN INSERT OR IGNORE INTO moved VALUES ({row}.sha256); END"
+            f"BEGIN INSERT INTO moved SELECT {row}.sha256 WHERE {row}.sha256 NOT IN (SELECT sha256 FROM moved); END"
         )
 
 

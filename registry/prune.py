@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import partial, trash, usage
+from registry import index, partial, trash, usage
+from registry import manifest as manifests
 from registry.trash import Trashed
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ def look(
         if sha in sizes
     }
     trashed = tuple(trash.entries(registry))
-    named = set(users) | {sha for entry in trashed for sha in entry.blobs}
+    named = set(users) | {sha for entry in trashed for sha in entry.blobs} | _named_by_unreadable(registry)
     clock = now.timestamp()
     return Facts(
         versions=tuple(versions),
@@ -339,6 +340,22 @@ def look(
         pictures=tuple(_sized(usage.tree_files(registry.home / "images"))),
         now=now,
     )
+
+
+def _named_by_unreadable(registry: Registry) -> set[str]:
+    """Blobs that manifests without rows name: damaged, or of a newer hubctl; what they may need stays."""
+    listed = {
+        manifests.path_of(registry.at.manifests, row["source"], row["model_id"], row["version_id"])
+        for row in registry.rows("SELECT source, model_id, version_id FROM model_version")
+    }
+    out: set[str] = set()
+    for path, _ in index.walk(registry.at):
+        if path not in listed:
+            try:
+                out |= {sha.decode() for sha in re.findall(rb"\b[0-9a-f]{64}\b", path.read_bytes())}
+            except OSError:
+                continue
+    return out
 
 
 def _only_trash(registry: Registry, entries: Iterable[Trashed]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry import index
 from registry import manifest as manifests
-from registry.errors import Ambiguous, NotFound, UsageError
+from registry.errors import Ambiguous, KnownError, NotFound, UsageError
 from registry.fs import fsync_dir, write_atomic
 from registry.manifest import Manifest, now
 
@@ -275,15 +275,17 @@ def _read(registry: Registry) -> Iterator[tuple[Trashed, bool]]:
                 str(removed.get("reason") or ""),
                 tuple(data["files"].values()),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (KnownError, OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        yield entry, _is_stale(registry, entry, data.get("installed_at"))
+        yield entry, _is_stale(registry, entry, data)
 
 
-def _is_stale(registry: Registry, entry: Trashed, installed_at: Any) -> bool:
+def _is_stale(registry: Registry, entry: Trashed, data: dict[str, Any]) -> bool:
+    """Whether the very same installation is in its place, so that only a kill can have left this entry."""
     path = manifests.path_of(registry.at.manifests, entry.source, entry.model_id, entry.version_id)
-    with suppress(OSError, ValueError, AttributeError):
-        return bool(json.loads(path.read_bytes()).get("installed_at") == installed_at)
+    with suppress(OSError, KnownError):
+        there = manifests.load(path)
+        return all(there.get(name) == data.get(name) for name in ("installed_at", "files"))
     return False
 
 

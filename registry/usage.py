@@ -70,6 +70,7 @@ class Library:
 
     by: str
     groups: tuple[Usage, ...]
+    count: int  # of groups; `top` may show fewer
     total: Usage
     measured: bool
     beside: tuple[Beside, ...] = ()
@@ -84,12 +85,13 @@ class Measure:
     links: int
 
 
-def library(registry: Registry, *, by: str = "type", exact: bool = False) -> Library:
-    """What `hubctl du` shows. `by`: type, base_model, model, creator, ui or age."""
+def library(registry: Registry, *, by: str = "type", top: int | None = None, exact: bool = False) -> Library:
+    """What `hubctl du` shows, the largest groups first. `by`: type, base_model, model, creator, ui or age."""
     blobs = registry.rows("SELECT count(*) FROM blob")[0][0]
     measured = exact or blobs <= MEASURED
-    groups, total = _asked(registry, by) if measured else _recorded(registry, by)
-    return Library(by, tuple(sorted(groups, key=lambda g: (-g.on_disk, g.key))), total, measured, beside(registry))
+    groups, total, count = _asked(registry, by) if measured else _recorded(registry, by, top)
+    groups = sorted(groups, key=lambda group: (-group.on_disk, group.key))
+    return Library(by, tuple(groups[:top]), count, total, measured, beside(registry))
 
 
 # --- adding up --------------------------------------------------------------------------------------------------------
@@ -137,14 +139,21 @@ class Names:
     keys: set[str] = field(default_factory=set)
 
 
-def _asked(registry: Registry, by: str) -> tuple[list[Usage], Usage]:
+Groups = tuple[list[Usage], Usage, int]
+
+
+def _asked(registry: Registry, by: str) -> Groups:
     """Every blob asked for now."""
-    sizes = dict(measure(registry.blobs))
-    rows = registry.rows(
+    groups, whole = _add_up(registry, by, _rows(registry, by), dict(measure(registry.blobs)))
+    return groups, whole, len(groups)
+
+
+def _rows(registry: Registry, by: str, where: str = "", args: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    return registry.rows(
         f"SELECT f.sha256, f.placed, {KEYS[by]} AS key FROM installed_file f JOIN model_version v "
-        "USING (source, version_id) LEFT JOIN user_note n USING (source, version_id)"
+        f"USING (source, version_id) LEFT JOIN user_note n USING (source, version_id) {where}",
+        args,
     )
-    return _add_up(registry, by, rows, sizes)
 
 
 def _add_up(
@@ -174,58 +183,61 @@ def _add_up(
     return [group.done(key) for key, group in groups.items()], whole.done("total")
 
 
-def _recorded(registry: Registry, by: str) -> tuple[list[Usage], Usage]:
-    """Sums of what is recorded per version, and one by one the blobs several versions use."""
-    if by == "ui":
-        return _recorded_by_ui(registry)
-    note = " LEFT JOIN user_note n USING (source, version_id)" if by == "age" else ""
-    rows = registry.rows(
-        f"SELECT {KEYS[by]} AS key, sum(sole_files), sum(sole_size), sum(sole_disk), sum(sole_elsewhere), "
-        f"sum(sole_linked) FROM model_version v{note} GROUP BY key"
-    )
-    groups: dict[str, Sum] = {}
-    for key, files, size, disk, elsewhere, linked in rows:
-        group = groups.setdefault(label(by, key), Sum())
-        for name, value in (
-            ("files", files), ("logical", size), ("on_disk", disk), ("elsewhere", elsewhere), ("linked", linked),
-        ):  # fmt: skip
-            setattr(group, name, getattr(group, name) + (value or 0))
-    several, together = _several(registry, by)
-    for group in several:
-        into = groups.setdefault(group.key, Sum())
-        _merge(into, group)
-    whole = Sum()
-    for into in groups.values():
-        _merge(whole, into.done(""))
-    for group in several:
-        _merge(whole, group, sign=-1)
+SOLE = "sum(sole_files), sum(sole_size), sum(sole_disk), sum(sole_linked), sum(sole_elsewhere)"
+
+
+def _recorded(registry: Registry, by: str, top: int | None) -> Groups:
+    """Sums of what is recorded per version, and one by one the blobs that several versions use."""
+    whole = _sole(registry.rows(f"SELECT {SOLE} FROM model_version")[0])
+    shared, together = _of_blobs(registry, by, "SELECT sha256 FROM installed_file GROUP BY sha256 HAVING count(*) > 1")
     _merge(whole, together)
-    return [into.done(key) for key, into in groups.items()], whole.done("total")
+    if by == "ui":
+        return _by_ui(registry, whole)
+    note = " LEFT JOIN user_note n USING (source, version_id)" if by == "age" else ""
+    source = f"FROM model_version v{note}"
+    limit = -1 if top is None or by == "age" else top + len(shared)
+    groups: dict[str, Sum] = {}
+    for row in registry.rows(
+        f"SELECT {SOLE}, {KEYS[by]} AS key {source} GROUP BY key ORDER BY 3 DESC LIMIT ?", (limit,)
+    ):
+        _merge(groups.setdefault(label(by, row["key"]), Sum()), _sole(row))
+    for group in shared:
+        if group.key not in groups and limit >= 0:
+            row = registry.rows(f"SELECT {SOLE} {source} WHERE {KEYS[by]} = ?", (group.key,))[0]
+            groups[group.key] = _sole(row)
+        _merge(groups.setdefault(group.key, Sum()), group)
+    found = [into.done(key) for key, into in groups.items()]
+    if limit < 0:
+        return found, whole.done("total"), len(found)
+    return found, whole.done("total"), registry.rows(f"SELECT count(DISTINCT {KEYS[by]}) {source}")[0][0]
 
 
-def _several(registry: Registry, by: str) -> tuple[list[Usage], Usage]:
-    """Groups and total of the blobs that several versions use."""
-    shas = [row[0] for row in registry.rows("SELECT sha256 FROM installed_file GROUP BY sha256 HAVING count(*) > 1")]
-    rows: list[sqlite3.Row] = []
+def _sole(row: sqlite3.Row) -> Sum:
+    files, size, disk, linked, elsewhere = (value or 0 for value in row[:5])
+    return Sum(files, size, disk, linked, elsewhere)
+
+
+def _of_blobs(registry: Registry, by: str, which: str) -> tuple[list[Usage], Usage]:
+    """Groups and total of some blobs, from what is recorded of them."""
+    rows = _rows(registry, by, f"WHERE f.sha256 IN ({which})")
     sizes = {}
-    for sha in shas:
-        rows += registry.rows(
-            f"SELECT f.sha256, f.placed, {KEYS[by]} AS key FROM installed_file f JOIN model_version v "
-            "USING (source, version_id) LEFT JOIN user_note n USING (source, version_id) WHERE f.sha256 = ?",
-            (sha,),
-        )
-        for found in registry.rows("SELECT size, allocated, links FROM blob WHERE sha256 = ?", (sha,)):
-            sizes[sha] = Measure(*found)
-    return _add_up(registry, by, rows, sizes) if rows else ([], Usage("total", 0, 0, 0, 0, 0))
+    if rows:
+        found = registry.rows(f"SELECT sha256, size, allocated, links FROM blob WHERE sha256 IN ({which})")
+        sizes = {row[0]: Measure(*row[1:]) for row in found}
+    return _add_up(registry, by, rows, sizes)
 
 
-def _recorded_by_ui(registry: Registry) -> tuple[list[Usage], Usage]:
-    rows = registry.rows("SELECT sha256, placed, '' FROM installed_file")
-    sizes = {row[0]: Measure(*row[1:]) for row in registry.rows("SELECT sha256, size, allocated, links FROM blob")}
-    return _add_up(registry, "ui", rows, sizes)
+def _by_ui(registry: Registry, whole: Sum) -> Groups:
+    """What each UI shows; the rest is what is left of the whole."""
+    groups, shown = _of_blobs(registry, "ui", "SELECT sha256 FROM link")
+    rest = Sum(**whole.__dict__)
+    _merge(rest, shown, sign=-1)
+    if rest.files:
+        groups.append(rest.done(label("ui", "")))
+    return groups, whole.done("total"), len(groups)
 
 
-def _merge(into: Sum, group: Usage, *, sign: int = 1) -> None:
+def _merge(into: Sum, group: Sum | Usage, *, sign: int = 1) -> None:
     for name in ("files", "logical", "on_disk", "linked", "elsewhere", "with_others"):
         setattr(into, name, getattr(into, name) + sign * getattr(group, name))
 

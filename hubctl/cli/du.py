@@ -12,6 +12,7 @@ from hubctl.cli import _app, _flags, _out, _progress
 if TYPE_CHECKING:
     from registry import Registry
 
+ROWS = 40  # of a table, unless --top says otherwise
 BY = ("type", "base_model", "model", "creator", "ui", "age")
 
 
@@ -40,12 +41,23 @@ def du(
         if duplicates:
             _duplicates(registry, duplicates, top)
             return
-        library = registry.library(by=by, exact=exact)
-    rows = [each.to_json() for each in library.groups[:top]]
+        as_table = not (_flags.CURRENT.json or _flags.CURRENT.quiet)
+        library = registry.library(by=by, top=top or (ROWS if as_table else None), exact=exact)
+    rows = [each.to_json() for each in library.groups]
     if _flags.CURRENT.json:
         beside = [each.to_json() for each in library.beside]
         total = library.total.to_json()
-        _out.document("du", {"by": by, "items": rows, "total": total, "beside": beside, "measured": library.measured})
+        _out.document(
+            "du",
+            {
+                "by": by,
+                "items": rows,
+                "groups": library.count,
+                "total": total,
+                "beside": beside,
+                "measured": library.measured,
+            },
+        )
         return
     if _flags.CURRENT.quiet:
         _out.line(str(library.total.on_disk))
@@ -80,7 +92,7 @@ def _summary(library: Any, *, shown: int) -> None:
     if not total.files and not library.beside:
         _out.say("nothing is installed here yet")
         return
-    hidden = len(library.groups) - shown
+    hidden = library.count - shown
     _out.say(
         f"\n{_out.size(total.on_disk)} on disk in {_out.plural(total.files, 'file')}"
         + (f" ({_out.plural(hidden, 'smaller group')} not shown)" if hidden else "")

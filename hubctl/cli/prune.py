@@ -254,6 +254,6 @@ def _done(report: PruneReport, plan: PrunePlan) -> None:
     _out.say(f"✓ {', '.join(done) or 'nothing was left to do'}; {_out.size(report.freed)} is free now")
     if report.waiting:
         _out.say(
-            f"  {_out.size(report.waiting)} more in {_out.plural(plan.trash_days, 'day')}, or with `hubctl trash empty`; "
-            "`hubctl trash restore REF` brings one back"
+            f"  {_out.size(report.waiting)} more in {_out.plural(plan.trash_days, 'day')}, or now with "
+            "`hubctl trash empty`; `hubctl trash restore REF` brings one back"
         )

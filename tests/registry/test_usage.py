@@ -1,0 +1,181 @@
+"""Every figure of `du` is one that coreutils would give."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from stocked import files_du, put
+
+from registry import Registry, links, usage
+from registry.usage import Usage
+
+BY = ("type", "base_model", "model", "creator", "age", "ui")
+
+
+@pytest.fixture
+def stocked(home: Path, tmp_path: Path) -> Registry:
+    """Versions that share bytes within and across groups, a linked UI, a foreign hardlink."""
+    registry = Registry.open(home)
+    rng = random.Random(5)
+    for number in range(20):
+        put(
+            registry, rng.randbytes(rng.choice((100, 5_000, 70_000, 300_000))), model_id=1 + number // 2,
+            version_id=11 + number, type=("LORA", "Checkpoint", "VAE")[number % 3], creator=("ada", "bo")[number % 2],
+            base=("SD 1.5", "SDXL 1.0")[number % 2], installed_at=f"2020-0{1 + number % 9}-01T00:00:00+00:00",
+        )  # fmt: skip
+    shared = rng.randbytes(50_000)
+    put(registry, shared, model_id=50, version_id=501)
+    put(registry, shared, model_id=50, version_id=502)
+    put(registry, shared, model_id=51, version_id=511, type="Checkpoint")
+    foreign = tmp_path / "elsewhere"
+    foreign.mkdir()
+    for item in registry.installed()[3:6]:
+        os.link(item.files[0].path, foreign / f"{item.version_id}.safetensors")
+    return registry
+
+
+def show_in_a_ui(registry: Registry, root: Path) -> None:
+    for name in ("models/loras", "models/checkpoints", "models/vae"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    links.add(registry, links.Ui("comfyui", "comfyui", root, kind="hardlink"))
+    links.apply(registry)
+
+
+def parts(group: Usage) -> int:
+    return group.freeable + group.linked + group.elsewhere + group.with_others
+
+
+@pytest.mark.parametrize("by", BY)
+def test_figures_agree_with_the_disk(stocked: Registry, by: str) -> None:
+    with stocked:
+        library = stocked.library(by=by)
+        assert library.total.on_disk == files_du(stocked.home / "blobs") == files_du(stocked.home / "tree")
+        assert library.total.files == len(list(stocked.blobs))
+        assert library.total.logical == sum(blob.size for blob in stocked.blobs)
+        for group in (*library.groups, library.total):
+            assert group.on_disk == parts(group) == group.freeable + group.shared
+        assert library.groups[0].on_disk == max(group.on_disk for group in library.groups)
+
+
+def test_what_is_said_to_be_freeable_is_freed_and_nothing_else(stocked: Registry, tmp_path: Path) -> None:
+    """Removing a whole group frees what `du` said, counted by the disk."""
+    with stocked:
+        show_in_a_ui(stocked, tmp_path / "ui")
+        for key in ("VAE", "LORA", "Checkpoint"):
+            group = next(each for each in stocked.library(by="type").groups if each.key == key)
+            everything = [tmp_path]
+            before = sum(files_du(path) for path in everything)
+            ids = [(i.source, i.version_id) for i in stocked.installed(types=(key,))]
+            plan = stocked.plan_remove(ids)
+            assert plan.frees == group.freeable + group.linked
+            blobs_before = files_du(stocked.home / "blobs")
+            freed = stocked.remove(plan).freed
+            assert freed == plan.frees
+            assert blobs_before - files_du(stocked.home / "blobs") == group.on_disk - group.with_others
+            tidy = before - sum(files_du(path) for path in everything)
+            assert tidy >= freed  # manifests and index pages go, too
+        assert stocked.count() == (0, 0)
+
+
+def test_links_of_ours_are_told_from_names_somebody_else_made(stocked: Registry, tmp_path: Path) -> None:
+    with stocked:
+        before = stocked.library().total
+        assert before.linked == 0
+        assert before.elsewhere == files_du(tmp_path / "elsewhere")
+        show_in_a_ui(stocked, tmp_path / "ui")
+        after = stocked.library(by="ui")
+        assert after.total.elsewhere == before.elsewhere
+        assert after.total.linked == before.freeable
+        assert after.total.freeable == 0
+        assert {group.key: group.on_disk for group in after.groups} == {"comfyui": files_du(tmp_path / "ui")}
+        links.remove(stocked, "comfyui")
+        assert stocked.library().total == before
+        shutil.rmtree(tmp_path / "elsewhere")
+        assert stocked.library().total.elsewhere == 0
+
+
+@pytest.mark.parametrize("by", BY)
+def test_recorded_figures_are_the_measured_ones(
+    stocked: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Above MEASURED blobs `du` adds up what was recorded: the same, unless somebody else made links meanwhile."""
+    with stocked:
+        stocked.touch(12)
+        for step in range(4):
+            if step == 1:
+                show_in_a_ui(stocked, tmp_path / "ui")
+            if step == 2:
+                stocked.remove(stocked.plan_remove([("civitai", 501), ("civitai", 14)]))
+            if step == 3:
+                stocked.remove(stocked.plan_remove([("civitai", 511)]), to_trash=True)
+                stocked.reindex()
+            else:
+                stocked.catch_up(force=True)  # the foreign links of the fixture came after the blobs
+            measured = stocked.library(by=by, exact=True)
+            monkeypatch.setattr(usage, "MEASURED", 0)
+            recorded = stocked.library(by=by)
+            monkeypatch.undo()
+            assert not recorded.measured
+            assert recorded.total == measured.total
+            assert sorted(recorded.groups, key=str) == sorted(measured.groups, key=str)
+            assert recorded.count == measured.count
+
+
+def test_only_the_largest_groups(stocked: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stocked:
+        stocked.catch_up(force=True)
+        every = stocked.library(by="model")
+        for limit in (0, 10**9):
+            monkeypatch.setattr(usage, "MEASURED", limit)
+            few = stocked.library(by="model", top=4)
+            assert [group.on_disk for group in few.groups] == [group.on_disk for group in every.groups[:4]]
+            assert (few.count, few.total) == (every.count, every.total)
+
+
+def test_what_lies_beside_models_is_counted(stocked: Registry) -> None:
+    with stocked:
+        stocked.put_picture(1, b"\x89PNG\r\n\x1a\n" + b"x" * 20_000)
+        (stocked.home / "runs").mkdir()
+        (stocked.home / "runs" / "a.png").write_bytes(b"x" * 9_000)
+        partial = stocked.reserve("ab" * 32, size=50_000)
+        partial.write(b"x" * 30_000)
+        partial.checkpoint()
+        gone = stocked.get(11)
+        size = files_du(gone.files[0].path.parent)
+        stocked.remove(stocked.plan_remove([("civitai", 11)]), to_trash=True)
+        beside = {each.kind: each.on_disk for each in stocked.library().beside}
+        assert beside["trash"] == size
+        assert beside["partial downloads"] == files_du(stocked.home / "partial")
+        assert beside["example pictures"] == files_du(stocked.home / "images")
+        assert beside["pictures made here"] == files_du(stocked.home / "runs")
+        assert stocked.library().total.on_disk + beside["trash"] == files_du(stocked.home / "blobs")
+        partial.abandon()
+
+
+def test_duplicates_outside_the_store_are_found_by_size_then_bytes(stocked: Registry, tmp_path: Path) -> None:
+    from registry import duplicates
+
+    with stocked:
+        outside = tmp_path / "Downloads" / "a" / "b"
+        outside.mkdir(parents=True)
+        item = stocked.get(13)
+        shutil.copy(item.files[0].path, outside / "copy of it.safetensors")
+        shutil.copy(item.files[0].path, outside / "again.ckpt")
+        os.link(item.files[0].path, outside / "shared.safetensors")  # no bytes of its own
+        os.symlink(item.files[0].path, outside / "link.safetensors")
+        same_size = bytearray(item.files[0].path.read_bytes())
+        same_size[0] ^= 1
+        (outside / "other.safetensors").write_bytes(same_size)
+        for name in ("x.gguf", "y.gguf"):
+            (outside / name).write_bytes(b"twin" * 40_000)
+        (outside / "notes.txt").write_bytes(item.files[0].path.read_bytes())
+        found = duplicates.find(stocked, [tmp_path / "Downloads"])
+        names = {each.ref or "twins": sorted(path.name for path in each.paths) for each in found}
+        assert names == {"2@13": ["again.ckpt", "copy of it.safetensors"], "twins": ["x.gguf", "y.gguf"]}
+        wasted = {each.ref: each.wasted for each in found}
+        assert wasted["2@13"] == files_du(outside / "again.ckpt") + files_du(outside / "copy of it.safetensors")
+        assert wasted[None] == files_du(outside / "y.gguf")
