@@ -28,6 +28,28 @@ TOKEN = "sekrit-token-5f1c"
 SIGNATURE_MARK = "X-Amz-Signature"
 
 
+# one grey pixel
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
+)
+
+
+def lora(size: int, seed: int = 1) -> bytes:
+    """A LoRA for SD 1.5 of about `size` bytes, of which no two are alike."""
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    rank = max(1, size // (2 * 2 * 320))
+    length = rank * 320 * 2
+    header = {
+        f"{layer}.lora_down.weight": {"dtype": "F16", "shape": [rank, 320], "data_offsets": [0, length]},
+        f"{layer}.lora_up.weight": {"dtype": "F16", "shape": [320, rank], "data_offsets": [length, 2 * length]},
+        "__metadata__": {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "seed": str(seed)},
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + random.Random(seed).randbytes(2 * length)
+
+
 @dataclass
 class RudeHub:
     data: bytes
@@ -35,6 +57,8 @@ class RudeHub:
     token: str | None = TOKEN
     lifetime: float = 60.0  # seconds a signed link lives
     per_connection: float | None = None  # bytes/s
+    together: float | None = None  # bytes/s, all connections
+    crawl: tuple[int, float] | None = None  # connections that start before this byte are quick, the next one is not
     latency: float = 0.0  # seconds before each answer
     etag: str | None = '"v1"'
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)  # path → fixed answer
@@ -65,7 +89,7 @@ class RudeHub:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Clients hang up here all the time."""
 
-        self._lock = threading.Lock()
+        self._lock, self._line = threading.Lock(), threading.Lock()
         self._closing = threading.Event()
         self._make = lambda port: Server(("127.0.0.1", port), Handler)
         self._open(0)
@@ -101,6 +125,42 @@ class RudeHub:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+    def offer(
+        self,
+        model_id: int = 4201,
+        version_id: int = 130072,
+        *,
+        name: str = "rude.safetensors",
+        hashes: dict[str, str] | None = None,
+        file: dict[str, Any] | None = None,
+        version: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+    ) -> str:
+        """List `data` as a model of this hub, as Civitai would; returns what to ask for."""
+        declared = {"SHA256": self.sha256.upper(), "AutoV2": self.sha256[:10].upper()} if hashes is None else hashes
+        the_file = {
+            "id": 7, "name": name, "type": "Model", "sizeKB": len(self.data) / 1024, "primary": True,
+            "metadata": {"format": "SafeTensor", "fp": "fp16", "size": "pruned"}, "hashes": declared,
+            "pickleScanResult": "Success", "virusScanResult": "Success",
+            "downloadUrl": f"{self.url}/api/download/models/{version_id}", **(file or {}),
+        }  # fmt: skip
+        images = [{"id": 1001, "url": f"{self.url}/picture/1001.png", "type": "image", "width": 8, "height": 8}]
+        the_version = {
+            "id": version_id, "name": "v1", "baseModel": "SD 1.5", "trainedWords": ["rude man"], "files": [the_file],
+            "images": images, **(version or {}),
+        }  # fmt: skip
+        the_model = {"id": model_id, "name": "Rude", "type": "LORA", "tags": ["rude"], **(model or {})}
+        whole = {**the_model, "modelVersions": [the_version]}
+        inner = {"name": the_model["name"], "type": the_model["type"]}
+        alone = {**the_version, "modelId": model_id, "model": inner}
+        routes = {f"/api/v1/models/{model_id}": whole, f"/api/v1/model-versions/{version_id}": alone}
+        routes |= {f"/api/v1/model-versions/by-hash/{value}": alone for value in declared.values()}
+        routes["/api/v1/images"] = {"items": [], "metadata": {}}
+        json_type = {"Content-Type": "application/json"}
+        self.answers |= {path: (200, json_type, json.dumps(body).encode()) for path, body in routes.items()}
+        self.answers["/picture/1001.png"] = (200, {"Content-Type": "image/png"}, PNG)
+        return f"{model_id}@{version_id}"
 
     def storage_requests(self) -> int:
         return sum(1 for _, path, _ in self.requests if path.startswith("/storage"))
@@ -164,7 +224,7 @@ class RudeHub:
             return self._json(handler, 401, {"error": "Unauthorized", "message": message})
         match self._misdeed(
             "loop", "private", "login", "hub_503", "hub_404", "rate_limit", "early_access", "disabled", "archived",
-            "region", "edge", "volume",
+            "region", "edge", "volume", "no_access", "slow_down",
         ):  # fmt: skip
             case "loop":
                 return self._redirect(handler, handler.path)
@@ -183,6 +243,10 @@ class RudeHub:
             case "early_access":
                 body = {"error": "Early Access", "deadline": "2031-02-03T00:00:00.000Z", "message": "Early Access"}
                 return self._json(handler, 403, body)
+            case "no_access":
+                return self._json(handler, 403, {"error": "You do not have access to download this file"})
+            case "slow_down":
+                return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="3600")
             case "disabled":
                 message = "The creator of this asset has disabled downloads on this file"
                 return self._json(handler, 401, {"error": "Unauthorized", "message": message})
@@ -221,8 +285,11 @@ class RudeHub:
         deed = self._misdeed(
             "ignore_range", "lie_start", "no_content_range", "range_416", "cut", "reset", "stall", "trickle", "fewer",
             "more", "gzip", "html", "json", "no_length", "flip", "change", "storage_500", "empty_answer",
+            "rename", "hang",
         )  # fmt: skip
         data = self.data
+        if deed == "rename":  # the same bytes, from another store
+            self.etag = f'"{self.chance.random()}"'
         if deed == "change":
             self.etag, self.data = '"v2"', bytes(byte ^ 0x55 for byte in self.data)
             data = self.data
@@ -271,8 +338,10 @@ class RudeHub:
         else:
             handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        stop_at = len(body) // 2 if deed in {"cut", "reset", "stall", "trickle"} else len(body)
-        self._pour(handler, body[:stop_at])
+        stop_at = len(body) // 2 if deed in {"cut", "reset", "stall", "trickle", "hang"} else len(body)
+        self._pour(handler, body[:stop_at], self._speed(start))
+        if deed == "hang":
+            self._closing.wait(30)
         if deed in {"stall", "trickle"}:
             for _ in range(40):
                 if self._closing.wait(0.05):
@@ -286,14 +355,26 @@ class RudeHub:
         if stop_at != len(body):
             handler.close_connection = True
 
-    def _pour(self, handler: BaseHTTPRequestHandler, body: bytes | bytearray) -> None:
+    def _speed(self, start: int) -> float | None:
+        with self._lock:
+            if self.crawl is not None and start >= self.crawl[0]:
+                speed = self.crawl[1]
+                self.crawl = None
+                return speed
+        return self.per_connection
+
+    def _pour(self, handler: BaseHTTPRequestHandler, body: bytes | bytearray, speed: float | None) -> None:
         view = memoryview(body)
-        if self.per_connection is None:
+        if speed is None and self.together is None:
             handler.wfile.write(view)
             return
-        step = max(1024, int(self.per_connection / 50))
+        step = max(1024, int((speed or self.together or 0) / 50))
         for at in range(0, len(view), step):
             if self._closing.is_set():
                 raise ConnectionResetError
+            if self.together is not None:
+                with self._line:
+                    time.sleep(step / self.together)
             handler.wfile.write(view[at : at + step])
-            time.sleep(step / self.per_connection)
+            if speed is not None:
+                time.sleep(step / speed)

@@ -138,6 +138,7 @@ class Transfer:
     streams: dict[int, Any] = field(default_factory=dict)
     failure: BaseException | None = None
     received: int = 0
+    arrived: int = 0  # the same before it is written: about right, and even
     requests: int = 0
     had: int = 0
     credited: int = 0
@@ -268,10 +269,11 @@ class Transfer:
         if job.plain or not (splittable or self.pending):
             return
         if self.watched_bytes is None and now >= self.watched_from:
-            self.watched_from, self.watched_bytes = (now, self.received) if self.pace else (self.first_byte, 0)
-        if self.watched_bytes is None or now - self.watched_from < job.tuning.measure_seconds:
+            self.watched_from, self.watched_bytes = now, self.arrived
+        window = job.tuning.measure_seconds * (2 if self.pace else 1)
+        if self.watched_bytes is None or now - self.watched_from < window:
             return
-        pace = (self.received - self.watched_bytes) / (now - self.watched_from)
+        pace = (self.arrived - self.watched_bytes) / (now - self.watched_from)
         if pace > job.tuning.fast or (job.limiter.rate and pace > 0.7 * job.limiter.rate):
             return
         if pace < WORTH * self.pace:
@@ -357,7 +359,7 @@ class Transfer:
 
     def _carry(self, segment: Segment) -> None:
         """One segment to its end, over as many connections as the server lets it take."""
-        failures = 0
+        failures: list[Transient] = []  # since there was progress
         while not segment.complete and not self.halt.is_set():
             before = segment.at
             try:
@@ -365,17 +367,18 @@ class Transfer:
             except Transient as failure:
                 if self.halt.is_set():
                     return
-                failures = 1 if segment.at - before >= ENOUGH else failures + 1
-                wait = wait_before(failures, failure)
+                failures = [failure] if segment.at - before >= ENOUGH else [*failures, failure]
+                wait = wait_before(len(failures), failure)
                 self._check_patience(failure, failures, wait)
                 self.job.on_event("retry", reason=failure.error.message, seconds=wait)
                 logger.info("%s: %s; again in %.1f s", self.job.what, failure.error.message, wait)
                 self.halt.wait(wait)
 
-    def _check_patience(self, failure: Transient, failures: int, wait: float) -> None:
+    def _check_patience(self, failure: Transient, failures: list[Transient], wait: float) -> None:
+        alike = sum(each.error.code == failure.error.code and each.tries == failure.tries for each in failures)
         quiet = time.monotonic() - self.last_progress
         away = failure.connecting and bool(self.had or self.received)  # it was there before: a sleep, a new address
-        if (failures >= failure.tries and not away) or quiet + wait > self.job.transport.patience:
+        if (alike >= failure.tries and not away) or quiet + wait > self.job.transport.patience:
             raise failure.error
 
     def _once(self, segment: Segment) -> None:
@@ -553,6 +556,9 @@ class Transfer:
         try:
             for piece in response.iter_raw():
                 window_bytes += len(piece)
+                self.arrived += len(piece)
+                if self.first_byte is None:
+                    self.first_byte = time.monotonic()
                 now = time.monotonic()
                 if sniffed and not buffer and len(piece) >= WRITE // 2:
                     self._store(piece, segment)
@@ -603,8 +609,6 @@ class Transfer:
         with self.lock:
             room = len(data) if segment.end is None else max(0, min(len(data), segment.end - segment.at))
             at = segment.at
-            if self.first_byte is None:
-                self.first_byte = time.monotonic()
         if segment.end is None and self.job.size is not None:
             self._check_flood(at + room)
         if room:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hubctl import errors
 from hubctl.hubs.download import Job, Stopped, Tuning, fetch, fetch_many
 from hubctl.hubs.transport import Transport
 from registry import BlobStore, Partial
-from registry.partial import open_partial
+from registry.partial import holder, open_partial
 
 EAGER = Tuning(smallest_split=64 << 10, fast=1e12, measure_seconds=0.02)
 SMALL, MULTI = 40_000, 3 << 20
@@ -346,14 +347,29 @@ def test_sigkill_loses_at_most_what_was_not_flushed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_soak_two_hundred_files_with_random_faults(tmp_path: Path) -> None:
+    """Eight at a time, each with a fault of its own (some with two): nothing is lost, nothing is left."""
     chance = random.Random(7)
-    faults = ["cut", "reset", "expired", "hub_503", "empty_answer", "ignore_range", "flip", "lie_start"]
-    for number in range(200):
-        with RudeHub(payload(200_000, seed=number)) as rude, reserve(tmp_path, rude) as partial:
-            rude.misdeeds = {chance.choice(faults): chance.randint(1, 2)}
-            fetch(hub(rude), rude.link, partial, size=200_000, sha256=rude.sha256, tuning=EAGER, connections=3)
-            partial.seal(rude.sha256)
-    assert len(list((tmp_path / "blobs").rglob("*/*"))) == 200
+    faults = ["cut", "reset", "expired", "hub_503", "empty_answer", "ignore_range", "flip", "lie_start", "rename"]
+    plans = [({chance.choice(faults): chance.randint(1, 2) for _ in range(2)}, seed) for seed in range(200)]
+
+    def one(misdeeds: dict[str, int], seed: int) -> Job:
+        def run(stop: threading.Event) -> str:
+            with RudeHub(payload(200_000, seed=seed)) as rude, reserve(tmp_path, rude) as partial:
+                rude.chance = random.Random(seed)
+                rude.misdeeds = dict(misdeeds)
+                fetch(
+                    hub(rude, patience=20.0), rude.link, partial, size=200_000, sha256=rude.sha256, tuning=EAGER,
+                    connections=3, stop=stop,
+                )  # fmt: skip
+                return partial.seal(rude.sha256).sha256
+
+        return Job(f"{seed} {misdeeds}", run)
+
+    results = fetch_many([one(*plan) for plan in plans], parallel=8)
+    assert {result.name: result.error for result in results if result.error} == {}
+    expected = {hashlib.sha256(payload(200_000, seed=seed)).hexdigest() for _, seed in plans}
+    assert {result.value for result in results} == expected
+    assert {path.name for path in (tmp_path / "blobs").rglob("*/*")} == expected
     assert not list((tmp_path / "partial").glob("*"))
 
 
@@ -377,3 +393,187 @@ def test_a_server_that_restarts_in_the_middle_is_waited_for(tmp_path: Path) -> N
         thread.join(30)
         assert not failed
         assert partial.digest() == sha
+
+
+def test_a_server_that_comes_back_with_another_etag_for_the_same_bytes_is_gone_on_with(tmp_path: Path) -> None:
+    data = payload(MULTI)
+    said: list[tuple[str, dict]] = []
+    with RudeHub(data, etag='"v2"') as rude, reserve(tmp_path, rude) as partial:
+        partial.write_at(0, data[: MULTI // 2])
+        partial.meta.update(total=MULTI, etag='"v1"')
+        partial.checkpoint()
+        done = fetch(
+            hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, on_event=lambda k, **f: said.append((k, f))
+        )
+        assert partial.digest() == rude.sha256
+    assert done.received <= MULTI - MULTI // 2
+    assert [kind for kind, _ in said if kind in {"kept", "restarted"}] == ["kept"]
+
+
+def test_a_server_that_comes_back_with_another_file_starts_over_and_says_so(tmp_path: Path) -> None:
+    """Same length, other bytes, other ETag: what is here is of no use, and the promised SHA256 is the new file's."""
+    said: list[str] = []
+    with RudeHub(payload(MULTI, seed=2), etag='"v2"') as rude, reserve(tmp_path, rude) as partial:
+        partial.write_at(0, payload(MULTI)[: MULTI // 2])
+        partial.meta.update(total=MULTI, etag='"v1"')
+        partial.checkpoint()
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, on_event=lambda k, **f: said.append(k))
+        assert partial.digest() == rude.sha256
+    assert "restarted" in said
+    assert "kept" not in said
+
+
+def test_a_line_that_damages_every_fetch_somewhere_is_beaten_by_comparing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two whole fetches with a wrong byte each: only where they differ is fetched a third time."""
+    monkeypatch.setattr("registry.partial.CHUNK", 1 << 18)
+    said: list[tuple[str, dict]] = []
+    with RudeHub(payload(MULTI), misdeeds={"flip": 2}) as rude, reserve(tmp_path, rude) as partial:
+        done = fetch(
+            hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=1,
+            on_event=lambda k, **f: said.append((k, f)),
+        )  # fmt: skip
+        assert partial.digest() == rude.sha256
+    assert done.received <= 2 * MULTI + 2 * (1 << 18)
+    assert [facts["count"] for kind, facts in said if kind == "repair"] == [2]
+
+
+def test_blake3_settles_a_wrong_sha256(tmp_path: Path) -> None:
+    from blake3 import blake3
+
+    with RudeHub(payload(SMALL)) as rude, reserve(tmp_path, rude) as partial:
+        done = fetch(
+            hub(rude), rude.link, partial, size=SMALL, sha256="0" * 64, blake3=blake3(rude.data).hexdigest().upper()
+        )
+        assert done.verified_by == "BLAKE3"
+        blob = partial.seal()
+        assert (blob.sha256, blob.declared) == (rude.sha256, False)
+
+
+# --- what a crash can leave -------------------------------------------------------------------------------------------
+
+
+def half(folder: Path, rude: RudeHub) -> tuple[Path, Path]:
+    """A partial with its first two thirds on disk, left by a process that is gone; (data, journal)."""
+    with reserve(folder, rude) as partial:
+        for at in range(0, 2 << 20, 1 << 18):
+            partial.write_at(at, rude.data[at : at + (1 << 18)])
+        partial.meta.update(total=MULTI, etag=rude.etag)
+        partial.checkpoint()
+    (data,) = (folder / "partial").glob("*.part")
+    return data, data.with_suffix(".json")
+
+
+def truncate(path: Path, length: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(length)
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+CRASHES = {
+    "the tail of the data is missing": lambda data, journal: truncate(data, 1_500_000),
+    "the tail of the data is zeros": lambda data, journal: overwrite(data, 1_900_000, bytes(100_000)),
+    "a page in the middle is of somebody else": lambda data, journal: overwrite(data, 700_000, b"x" * 4096),
+    "the data is gone": lambda data, journal: truncate(data, 0),
+    "data beyond what the journal claims": lambda data, journal: overwrite(data, 2 << 20, b"y" * 50_000),
+    "the journal is cut off": lambda data, journal: truncate(journal, 150),
+    "the journal is empty": lambda data, journal: truncate(journal, 0),
+    "the journal is missing": lambda data, journal: journal.unlink(),
+    "the journal is zeros": lambda data, journal: journal.write_bytes(bytes(500)),
+    "the journal is another thing": lambda data, journal: journal.write_text('["chunks", 1]'),
+    "the journal lies": lambda data, journal: journal.write_text('{"meta": [], "chunks": [[0, 3000000, "ab"]]}'),
+    "the journal has odd words": lambda data, journal: journal.write_text(
+        '{"meta": {"total": "x"}, "chunks": [["a"]]}'
+    ),
+}
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_whatever_a_power_cut_leaves_the_right_bytes_come_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    monkeypatch.setattr("registry.partial.CHUNK", 1 << 18)
+    with RudeHub(payload(MULTI)) as rude:
+        CRASHES[crash](*half(tmp_path, rude))
+        with reserve(tmp_path, rude) as partial:
+            done = fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+            assert partial.seal(rude.sha256).sha256 == rude.sha256
+    if "data" in crash or "page" in crash:
+        assert done.received <= MULTI - (1 << 20) or crash == "the data is gone"  # what was good was not fetched again
+
+
+def test_a_dead_process_whose_number_another_program_has_now_leaves_its_partial_all_the_same(tmp_path: Path) -> None:
+    """After a restart of the machine the number in the name may belong to anything."""
+    with RudeHub(payload(MULTI)) as rude:
+        data, journal = half(tmp_path, rude)
+        name = data.name.replace(f".{os.getpid()}.", f".{os.getppid()}.")  # alive, and no hubctl
+        data.rename(data.with_name(name))
+        journal.rename(journal.with_name(name).with_suffix(".json"))
+        with reserve(tmp_path, rude) as partial:
+            assert partial.received == 2 << 20
+
+
+def test_a_partial_somebody_is_at_work_on_is_left_alone(tmp_path: Path) -> None:
+    with RudeHub(payload(MULTI)) as rude, reserve(tmp_path, rude) as first:
+        first.write_at(0, rude.data[:1000])
+        first.checkpoint()
+        who = holder(tmp_path / "partial", sha256=rude.sha256, key=None)
+        assert who is not None
+        assert who.pid == os.getpid()
+        with reserve(tmp_path, rude) as second:
+            assert second.path != first.path
+            assert second.received == 0
+    assert holder(tmp_path / "partial", sha256=rude.sha256, key=None) is None
+
+
+def test_a_machine_that_slept_connects_anew_at_once(tmp_path: Path) -> None:
+    """The wall clock jumps, the server has forgotten us and says nothing: no waiting for the time-out."""
+    said: list[str] = []
+    jumped = threading.Event()
+
+    def wall() -> float:
+        return time.monotonic() + (3600.0 if jumped.is_set() else 0.0)
+
+    with RudeHub(payload(MULTI), misdeeds={"hang": 1}) as rude, reserve(tmp_path, rude) as partial:
+        threading.Timer(0.3, jumped.set).start()
+        begun = time.monotonic()
+        fetch(
+            hub(rude, timeout=20.0, patience=2.0), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=1,
+            on_event=lambda kind, **facts: said.append(kind), tuning=Tuning(wall=wall),
+        )  # fmt: skip
+        assert time.monotonic() - begun < 5
+        assert partial.digest() == rude.sha256
+    assert said.count("woke") == 1
+
+
+def test_a_connection_that_lags_is_relieved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One segment crawls: those who are done take over half of what it has left, again and again."""
+    monkeypatch.setattr("hubctl.hubs.segments.LAG", 0.3)
+    monkeypatch.setattr("hubctl.hubs.segments.SMALLEST_REST", 64 << 10)
+    with RudeHub(payload(MULTI), per_connection=4e6) as rude, reserve(tmp_path, rude) as partial:
+        rude.crawl = (MULTI // 2, 50_000)  # from the middle on, at first
+        begun = time.monotonic()
+        fetch(
+            hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, connections=2,
+            tuning=Tuning(smallest_split=1 << 20, fast=1e12, measure_seconds=0.02),
+        )  # fmt: skip
+        assert time.monotonic() - begun < 12  # the crawling one alone would need half a minute
+        assert partial.digest() == rude.sha256
+
+
+def test_more_connections_are_tried_only_while_they_help(tmp_path: Path) -> None:
+    """A line that is full with one: four are tried, sixteen are not."""
+    with RudeHub(payload(12 << 20), together=6e6) as rude, reserve(tmp_path, rude) as partial:
+        counts: list[int] = []
+        fetch(
+            hub(rude, timeout=5.0), rude.link, partial, size=12 << 20, sha256=rude.sha256, connections=16,
+            tuning=Tuning(smallest_split=64 << 10, fast=1e12, measure_seconds=0.2),
+            on_event=lambda kind, **facts: counts.append(facts["count"]) if kind == "segments" else None,
+        )  # fmt: skip
+    assert counts == [4]
