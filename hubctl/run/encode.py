@@ -21,7 +21,6 @@ from hubctl.run.loader import Model
 BOS, EOS = 49406, 49407
 MERGES = 49152 - 256 - 2
 VOCABULARY = Path(__file__).parent / "configs" / "clip_bpe.txt.gz"
-NO_SKIP_FAMILIES = {"sd2"}
 
 
 @cache
@@ -30,7 +29,7 @@ def tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     lines = gzip.decompress(VOCABULARY.read_bytes()).decode("utf-8").split("\n")[1 : MERGES + 1]
-    merges = [tuple(line.split()) for line in lines]
+    merges = [(left, right) for left, right in (line.split() for line in lines)]
     letters = _byte_letters()
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
     vocabulary = {word: number for number, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
@@ -82,7 +81,10 @@ class Embedding:
 
 
 def load_embedding(path: Path, name: str) -> Embedding:
-    """`.pt` (string_to_param), safetensors (emb_params, clip_l/clip_g), diffusers `.bin` (one key); never unpickled freely."""
+    """`.pt` (string_to_param), safetensors (emb_params, clip_l with clip_g), diffusers' one-key `.bin`.
+
+    Raises UnsafeFile for a pickle that holds more than tensors, RunError for a file of another kind.
+    """
     from hubctl.errors import RunError, UnsafeFile
 
     with path.open("rb") as file:
@@ -135,11 +137,11 @@ class Encoder:
         self.comma_backtrack, self.clip_skip_sdxl = comma_backtrack, clip_skip_sdxl
         widths = [encoder.config.hidden_size for encoder in model.encoders]
         self._embeddings: dict[tuple[int, ...], Embedding] = {}
+        self._by_name: dict[str, Embedding] = {}
         for embedding in embeddings:
-            if [
-                vector.shape[-1] for vector in embedding.vectors
-            ] == widths:  # another width stays text, as in the WebUI
+            if [vector.shape[-1] for vector in embedding.vectors] == widths:  # another width stays text
                 self._embeddings[tuple(tokenize(embedding.name))] = embedding
+                self._by_name[embedding.name.casefold()] = embedding
         self._longest = max((len(name) for name in self._embeddings), default=0)
 
     def _find(self, tokens: Sequence[int], position: int) -> tuple[Embedding, int, int] | None:
@@ -151,15 +153,25 @@ class Encoder:
 
     def chunks(self, text: str) -> tuple[language.PromptChunk, ...]:
         """Text to 77-position chunks, by this run's emphasis mode."""
-        runs: tuple[tuple[str, float], ...]
+        if self.comfy:
+            return language.comfy_chunks(text, tokenize, self._named)
         runs = ((text, 1.0),) if self.emphasis == "None" else language.attention(text)
-        backtrack = 0 if self.comfy else self.comma_backtrack
-        return language.chunks(runs, tokenize, self._find, comma_backtrack=backtrack)
+        return language.chunks(runs, tokenize, self._find, comma_backtrack=self.comma_backtrack)
+
+    def _named(self, name: str) -> tuple[Embedding, int] | None:
+        """`embedding:name` of ComfyUI, with or without a comma behind it."""
+        for spelling in (name, name.rstrip(","), name.rpartition(".")[0]):
+            found = self._by_name.get(spelling.casefold())
+            if found is not None:
+                return found, found.length
+        return None
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
         """Texts of one prompt's timeline, as one batch: padded to the most chunks, normalised together."""
-        rows = [self.chunks(text) for text in texts]
+        distinct = list(dict.fromkeys(texts))
+        counts = torch.tensor([texts.count(text) for text in distinct], dtype=torch.float32)
+        rows = [self.chunks(text) for text in distinct]
         longest = max(len(row) for row in rows)
         empty = language.chunks((("", 1.0),), tokenize)[0]
         rows = [(*row, *([empty] * (longest - len(row)))) for row in rows]
@@ -167,14 +179,19 @@ class Encoder:
         pooled: Tensor | None = None
         for index in range(longest):
             column = [row[index] for row in rows]
-            outputs = [self._encode(column, which) for which in range(len(self.model.encoders))]
+            outputs = [self._encode(column, which, counts) for which in range(len(self.model.encoders))]
             pieces.append(torch.cat([tokens for tokens, _ in outputs], dim=-1))
             if index == 0 and self.model.is_xl:
                 pooled = outputs[-1][1]
         tokens = torch.cat(pieces, dim=1)
-        return [Conditioning(tokens[i], pooled[i] if pooled is not None else None) for i in range(len(texts))]
+        made = {
+            text: Conditioning(tokens[i], pooled[i] if pooled is not None else None) for i, text in enumerate(distinct)
+        }
+        return [made[text] for text in texts]
 
-    def _encode(self, column: Sequence[language.PromptChunk], which: int) -> tuple[Tensor, Tensor | None]:
+    def _encode(
+        self, column: Sequence[language.PromptChunk], which: int, counts: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """One chunk position of a batch through one encoder: [batch, 77, width] and, for G, pooled vectors."""
         encoder = self.model.encoders[which]
         projected = hasattr(encoder, "text_projection")
@@ -185,9 +202,9 @@ class Encoder:
         fixes = [(row, at, e.vectors[which]) for row, chunk in enumerate(column) for at, e in chunk.fixes]
         text = getattr(encoder, "text_model", encoder)
         hidden, last = self._hidden(text, ids, fixes)
-        tokens = self._layer(text, hidden, last, which, projected)
+        tokens = self._layer(text, hidden, last, projected)
         weights = torch.tensor([chunk.weights for chunk in column], device=device)
-        tokens = self._emphasise(tokens, weights, text)
+        tokens = self._emphasise(tokens, weights, counts.to(device), text)
         pooled = None
         if projected:
             at = ids.argmax(dim=-1)
@@ -213,7 +230,7 @@ class Encoder:
                 hook.remove()
         return out.hidden_states, out.last_hidden_state
 
-    def _layer(self, text: Any, hidden: Sequence[Tensor], last: Tensor, which: int, projected: bool) -> Tensor:
+    def _layer(self, text: Any, hidden: Sequence[Tensor], last: Tensor, projected: bool) -> Tensor:
         """The layer clip skip asks for, by family (webui-semantics §3.6)."""
         skip = max(self.clip_skip, 1)
         norm = text.final_layer_norm
@@ -224,11 +241,11 @@ class Encoder:
             return hidden[-min(deep, len(hidden))]
         if self.model.family == "sd2":
             deep = 1 + skip if self.forge else 2
-            return norm(hidden[-min(deep, len(hidden))])
-        del which
-        return last if skip == 1 else norm(hidden[-min(skip, len(hidden))])
+            return norm(hidden[-min(deep, len(hidden))])  # type: ignore[no-any-return]
+        return last if skip == 1 else norm(hidden[-min(skip, len(hidden))])  # type: ignore[no-any-return]
 
-    def _emphasise(self, z: Tensor, weights: Tensor, text: Any) -> Tensor:
+    def _emphasise(self, z: Tensor, weights: Tensor, counts: Tensor, text: Any) -> Tensor:
+        """Weights into vectors; "Original" then restores the batch's mean, each text counted as often as it occurs."""
         if self.comfy:
             if bool((weights == 1).all()):
                 return z
@@ -236,21 +253,24 @@ class Encoder:
             return empty + weights[..., None] * (z - empty)
         if self.emphasis in {"Ignore", "None"}:
             return z
-        mean = z.mean()
+
+        def mean(z: Tensor) -> Tensor:
+            return z.mean() if len(z) == 1 else (z.mean(dim=(1, 2)) * counts).sum() / counts.sum()
+
+        before = mean(z)
         z = z * weights[..., None]
-        return z * (mean / z.mean()) if self.emphasis == "Original" else z
+        return z * (before / mean(z)) if self.emphasis == "Original" else z
 
     def _empty(self, text: Any, like: Tensor) -> Tensor:
         """The empty prompt through the same encoder: ComfyUI's weights interpolate from it."""
-        which = next(i for i, e in enumerate(self.model.encoders) if getattr(e, "text_model", e) is text)
-        encoder = self.model.encoders[which]
+        encoder = next(e for e in self.model.encoders if getattr(e, "text_model", e) is text)
         projected = hasattr(encoder, "text_projection")
         chunk = language.chunks((("", 1.0),), tokenize)[0]
         ids = torch.tensor([chunk.tokens], device=self.model.device)
         if projected:
             ids = _padded_after_end(ids)
         hidden, last = self._hidden(text, ids, ())
-        return self._layer(text, hidden, last, which, projected).expand_as(like)
+        return self._layer(text, hidden, last, projected).expand_as(like)
 
 
 def _padded_after_end(ids: Tensor) -> Tensor:

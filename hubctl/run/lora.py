@@ -19,10 +19,11 @@ from hubctl.run.loader import Model, read_tensors
 
 PARTS = (
     "lora_up.weight", "lora_down.weight", "lora_mid.weight", "lora_A.weight", "lora_B.weight", "lora.up.weight",
-    "lora.down.weight", "_lora.up.weight", "_lora.down.weight", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b",
-    "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
-    "diff", "diff_b", "w_norm", "b_norm", "dora_scale", "alpha", "a1.weight", "a2.weight", "b1.weight", "b2.weight",
-    "oft_blocks", "oft_diag", "weight", "on_input",
+    "lora.down.weight", "_lora.up.weight", "_lora.down.weight", "lora_linear_layer.up.weight",
+    "lora_linear_layer.down.weight", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b", "w_norm",
+    "b_norm", "dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight", "alpha", "scale", "a1.weight",
+    "a2.weight", "b1.weight", "b2.weight", "oft_blocks", "oft_diag", "weight", "on_input",
 )  # fmt: skip
 RENAMED = {
     "lora_A.weight": "lora_down.weight",
@@ -31,8 +32,18 @@ RENAMED = {
     "lora.up.weight": "lora_up.weight",
     "_lora.down.weight": "lora_down.weight",
     "_lora.up.weight": "lora_up.weight",
+    "lora_linear_layer.down.weight": "lora_down.weight",
+    "lora_linear_layer.up.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+    "lora_magnitude_vector.weight": "dora_scale",
 }
 ENDINGS = sorted(PARTS, key=len, reverse=True)
+PREFIXES = (
+    ("text_encoder_2.", "lora_te2_"), ("text_encoder.", "lora_te_"), ("clip_l.", "lora_te1_"), ("clip_g.", "lora_te2_"),
+    ("unet.", "lora_unet_"), ("lycoris_", "lora_unet_"), ("diffusion_model.", "lora_unet_"),
+    ("model.diffusion_model.", "lora_unet_"),
+)  # fmt: skip
+FORGE_LIMIT = 12  # more tensors that fit nothing, and Forge leaves the whole file out
 
 
 @dataclass(frozen=True)
@@ -64,15 +75,16 @@ def _split(key: str) -> tuple[str, str | None]:
 def _canonical(name: str) -> str:
     """`unet.down_blocks.0…` and friends → kohya's `lora_unet_down_blocks_0…`."""
     name = name.replace(".processor.", ".").replace("base_model.model.", "")
-    for prefix, ours in (
-        ("text_encoder_2.", "lora_te2_"), ("text_encoder.", "lora_te_"), ("unet.", "lora_unet_"),
-        ("lycoris_", "lora_unet_"), ("diffusion_model.", "lora_unet_"), ("model.diffusion_model.", "lora_unet_"),
-    ):  # fmt: skip
+    for prefix, ours in PREFIXES:
         if name.startswith(prefix):
             name = ours + name.removeprefix(prefix)
             break
     name = name.replace(".", "_")
     return name.replace("_to_out_lora", "_to_out_0").removesuffix("_lora")
+
+
+Wanted = tuple[Path, float, float, int | None]
+"""A file, its UNet and text-encoder weight, and A1111's dyn."""
 
 
 class Adapters:
@@ -82,24 +94,25 @@ class Adapters:
         self._names = _module_names(model)
         self._original: dict[str, dict[str, Tensor]] = {}
         self._files: dict[Path, Adapter] = {}
-        self.applied: tuple[tuple[Path, float, float, int | None], ...] = ()
+        self._notes: list[str] = []
+        self._applied: tuple[tuple[Wanted, ...], bool] = ((), True)
 
-    def set(self, wanted: Sequence[tuple[Path, float, float, int | None]], *, forge: bool = True) -> list[str]:
-        """Make exactly these (path, UNet weight, TE weight, dyn) active, in this order; returns notes for a person."""
-        wanted = tuple(wanted)
-        if wanted == self.applied:
-            return []
+    @property
+    def applied(self) -> tuple[Wanted, ...]:
+        return self._applied[0]
+
+    def set(self, wanted: Sequence[Wanted], *, forge: bool = True) -> list[str]:
+        """Make exactly these active, in this order, by Forge's or A1111's rules; returns notes for a person."""
+        if (tuple(wanted), forge) == self._applied or not (wanted or self.applied):
+            return self._notes
         self.restore()
-        notes = []
         for path, unet, te, dyn in wanted:
-            adapter = self._files.setdefault(path, read(path))
-            missed = self._apply(adapter, unet, te, None if forge else dyn, forge)
-            if missed == len(adapter.modules):
-                notes.append(f"`{path.name}` fits no part of this model: it had no effect")
-            elif missed:
-                notes.append(f"`{path.name}`: {missed} of its {len(adapter.modules)} parts fit nothing here")
-        self.applied = wanted
-        return notes
+            if path not in self._files:
+                self._files[path] = read(path)
+            self._notes += self._merge(self._files[path], unet, te, None if forge else dyn, forge)
+        self._files = {path: adapter for path, adapter in self._files.items() if path in {one[0] for one in wanted}}
+        self._applied = (tuple(wanted), forge)
+        return self._notes
 
     def restore(self) -> None:
         """Put every touched tensor back, bit for bit."""
@@ -107,26 +120,41 @@ class Adapters:
             module = self._names[name]
             for kind, tensor in tensors.items():
                 getattr(module, kind).data.copy_(tensor)
-        self.applied = ()
+        self._applied, self._notes = ((), True), []
 
-    def _apply(self, adapter: Adapter, unet: float, te: float, dyn: int | None, forge: bool) -> int:
-        missed = 0
+    def _merge(self, adapter: Adapter, unet: float, te: float, dyn: int | None, forge: bool) -> list[str]:
+        """One file into the weights; notes on what fits nothing."""
+        stray = [name for name in adapter.modules if name not in self._names]
+        if forge and sum(len(adapter.modules[name]) for name in stray) > FORGE_LIMIT:
+            return [f"`{adapter.path.name}` fits this model badly ({len(stray)} parts fit nothing): it had no effect"]
+        missed = len(stray)
         for name, parts in adapter.modules.items():
-            module = self._names.get(name)
-            if module is None:
+            if name in self._names and not self._apply(
+                name, parts, unet if name.startswith("lora_unet_") else te, dyn, forge
+            ):
                 missed += 1
-                continue
-            factor = unet if name.startswith("lora_unet_") else te
-            self._keep(name, module)
-            weight = module.weight.data
-            bias = getattr(module, "bias", None)
+        if missed == len(adapter.modules):
+            return [f"`{adapter.path.name}` fits no part of this model: it had no effect"]
+        return (
+            [f"`{adapter.path.name}`: {missed} of its {len(adapter.modules)} parts fit nothing here"] if missed else []
+        )
+
+    def _apply(self, name: str, parts: Mapping[str, Tensor], factor: float, dyn: int | None, forge: bool) -> bool:
+        module = self._names[name]
+        weight, bias = module.weight.data, getattr(module, "bias", None)
+        try:
             delta = _delta(parts, weight, dyn, forge)
-            if delta is not None:
-                weight.copy_((weight.float() + factor * delta.reshape(weight.shape)).to(weight.dtype))
-            for key in ("diff_b", "b_norm"):
-                if key in parts and bias is not None:
-                    bias.data.copy_((bias.data.float() + factor * parts[key].float().to(bias.device)).to(bias.dtype))
-        return missed
+        except (RuntimeError, IndexError):  # shapes that do not go together
+            return False
+        change = next((parts[key] for key in ("diff_b", "b_norm") if key in parts), None)
+        if (delta is None and change is None) or (delta is not None and delta.numel() != weight.numel()):
+            return False
+        self._keep(name, module)
+        if delta is not None:
+            weight.copy_((weight.float() + factor * delta.reshape(weight.shape)).to(weight.dtype))
+        if change is not None and bias is not None and change.numel() == bias.numel():
+            bias.data.copy_((bias.data.float() + factor * change.float().to(bias.device)).to(bias.dtype))
+        return True
 
     def _keep(self, name: str, module: Any) -> None:
         if name not in self._original:
@@ -147,6 +175,8 @@ def _delta(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None, forge: 
         return None
     raw, rank = found
     scale = float(p["alpha"]) / rank if "alpha" in p and rank else 1.0
+    if "scale" in p and not forge:
+        scale = float(p["scale"])
     raw = raw.reshape(weight.shape) * scale
     return _dora(weight.float(), raw, p["dora_scale"], forge) if "dora_scale" in p else raw
 
@@ -226,19 +256,20 @@ def _oft(blocks: Tensor, weight: Tensor) -> Tensor:
 
 
 def _dora(w: Tensor, raw: Tensor, magnitude: Tensor, forge: bool) -> Tensor:
-    """Rescale W + Δ to the stored magnitudes: per input column, or per output row where the scale has that shape."""
+    """Rescale W + Δ to the stored magnitudes, per input column.
+
+    A scale per output row goes by the rows of W in Forge; A1111 divides by the columns all the same, and multiplies.
+    """
     changed = w + raw
     eps = torch.finfo(torch.float32).eps if forge else 0.0
-    if (
-        magnitude.shape[0] == w.shape[0]
-        and magnitude.numel() == w.shape[0]
-        and w.shape[0] > 1
-        and magnitude.shape[0] != 1
-    ):
-        norm = w.flatten(1).norm(dim=1).reshape(-1, *([1] * (w.ndim - 1))) + eps
+    tail = [1] * (w.ndim - 2)
+    rows = magnitude.numel() == w.shape[0] and magnitude.shape[0] == w.shape[0] != 1
+    if rows and (forge or magnitude.ndim == 1):
+        source = changed if magnitude.ndim == 1 else w  # PEFT's vector is meant for the changed rows
+        norm = source.flatten(1).norm(dim=1).reshape(-1, 1, *tail) + eps
         return changed * (magnitude.reshape(norm.shape) / norm) - w
-    norm = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *([1] * (w.ndim - 2))) + eps
-    return changed * (magnitude.reshape(norm.shape) / norm) - w
+    norm = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *tail) + eps
+    return changed * (magnitude.reshape((-1, 1, *tail) if rows else norm.shape) / norm) - w
 
 
 # --- names ---

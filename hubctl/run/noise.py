@@ -122,6 +122,25 @@ class ImageNoise:
         return torch.stack([source.randn(x.shape[1:]) for source in self._sources]).to(x.device, x.dtype)
 
 
+@dataclass
+class BatchNoise:
+    """ComfyUI's: one tensor of CPU noise for the whole batch; later draws go on there, or begin the GPU's stream."""
+
+    seed: int
+    count: int
+    step_rng: Rng = "cpu"
+
+    def __post_init__(self) -> None:
+        self._first = NoiseSource("cpu", self.seed)
+        self._later = self._first if self.step_rng == "cpu" else NoiseSource(self.step_rng, self.seed)
+
+    def first(self, shape: Sequence[int]) -> Tensor:
+        return self._first.randn((self.count, *shape))
+
+    def like(self, x: Tensor) -> Tensor:
+        return self._later.randn(tuple(x.shape)).to(x.device, x.dtype)
+
+
 def _paste(large: Tensor, small: Tensor) -> Tensor:
     """The small noise centred over the large one, cut where it is larger."""
     out = large.clone()
@@ -155,22 +174,26 @@ def _node_noise(rng: Rng) -> Iterator[None]:
 
 
 def brownian(
-    x: Tensor, sigma_min: float, sigma_max: float, seeds: Sequence[int], rng: Rng
+    x: Tensor, sigma_min: float, sigma_max: float, seeds: Sequence[int], rng: Rng, *, joint: bool = False
 ) -> Callable[[Any, Any], Tensor]:
-    """Noise between two sigmas from one Brownian tree an image: W(σa, σb) / √|σb − σa|, entropy = the image's seed."""
+    """Noise between two sigmas from one Brownian tree an image: W(σa, σb) / √|σb − σa|, entropy = the image's seed.
+
+    `joint`: one tree for the whole batch, by the first seed (ComfyUI).
+    """
     import torchsde
 
     low, high = torch.as_tensor(sigma_min), torch.as_tensor(sigma_max)
-    zero = torch.zeros(x.shape[1:], dtype=torch.float32)
+    zero = torch.zeros(x.shape if joint else x.shape[1:], dtype=torch.float32)
     with _node_noise(rng):
-        trees = [torchsde.BrownianTree(low, zero, high, entropy=seed) for seed in seeds]
+        trees = [torchsde.BrownianTree(low, zero, high, entropy=seed) for seed in (seeds[:1] if joint else seeds)]
 
     def noise(sigma: Any, sigma_next: Any) -> Tensor:
         start, end = torch.as_tensor(sigma).cpu(), torch.as_tensor(sigma_next).cpu()
         sign = 1.0 if start < end else -1.0
         first, last = (start, end) if start < end else (end, start)
         with _node_noise(rng):
-            steps = torch.stack([tree(first, last) for tree in trees]) * sign
+            parts = [tree(first, last) for tree in trees]
+            steps = (parts[0] if joint else torch.stack(parts)) * sign
         return (steps / (last - first).abs().sqrt()).to(x.device, x.dtype)
 
     return noise

@@ -53,11 +53,16 @@ class HiresPlan:
     prompt: str | None = None
     negative_prompt: str | None = None
     cfg_scale: float | None = None
+    upscaler_path: str | None = None  # a model for `upscaler`, when it needs one
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run needs. Paths are strings, so that a plan is JSON; sizes in pixels."""
+    """Everything a run needs. Paths are strings, so that a plan is JSON; sizes in pixels.
+
+    `flavour` decides what the programs do differently without saying so (webui-semantics §12, §13); what they say, and
+    what one may want to vary alone, has a field.
+    """
 
     checkpoint: str
     prompt: str
@@ -74,7 +79,9 @@ class RunPlan:
     embeddings: Mapping[str, str] = field(default_factory=dict)  # name → path
     clip_skip: int = 1
     rng: str = "nv"  # cpu · nv
+    step_rng: str | None = None  # of the noise after the first, when it is another's (ComfyUI on a GPU)
     flavour: str = "a1111"  # a1111 · forge · comfy
+    whole_timesteps: bool = False  # σ→t rounds to the model's own timesteps (Forge, ComfyUI)
     subseed: int | None = None
     subseed_strength: float = 0.0
     seed_resize: tuple[int, int] | None = None
@@ -89,6 +96,8 @@ class RunPlan:
     sgm_noise: bool = False
     emphasis: str = "Original"
     old_timelines: bool = False
+    old_counts: bool = False  # timelines count steps even where a sampler calls the model twice a step
+    pad_conds: str | None = None  # empty · v0: how A1111 made prompts of unequal length equal
     ngms: float = 0.0
     ngms_all: bool = False
     skip_early: float = 0.0
@@ -104,12 +113,21 @@ class RunPlan:
     refiner: str | None = None
     refiner_at: float | None = None
     refiner_by_steps: bool = False
+    refiner_pass: str = "second pass"  # where it works in a run of two passes: first pass · second pass · both
     hires: HiresPlan | None = None
     batch: int = 1
     iterations: int = 1
     init_image: str | None = None
-    mask: str | None = None
-    mask_blur: int = 4
+    resize_mode: str = "stretch"  # stretch · crop · fill
+    exact_steps: bool = False  # img2img makes as many steps as are asked
+    mask: str | None = None  # white: made anew
+    mask_blur: float = 4
+    mask_inverted: bool = False
+    mask_weight: float = 1.0  # inpainting checkpoints: how much of the covered part they do not see
+    masked_content: str = "original"  # original · fill · latent noise · latent nothing
+    inpaint_only_masked: bool = False
+    inpaint_padding: int = 32
+    stray_seed: int | None = None  # of the global generator Forge draws from by accident: encoding, then around a mask
     denoise: float | None = None
     noise_multiplier: float = 1.0
     extra_noise: float = 0.0
@@ -138,21 +156,26 @@ class RunPlan:
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
-# Settings of extensions we see but do not run: key pattern → what it would have changed
+# Settings we see but do not follow: key pattern → what they changed
 EXTENSIONS: tuple[tuple[str, str], ...] = (
     (r"ADetailer ", "ADetailer redrew faces or hands after the picture was made"),
     (r"ControlNet( \d+)?$", "ControlNet steered the composition with another picture"),
-    (r"RP (Active|Divide)", "Regional Prompter gave parts of the picture their own prompts"),
-    (r"(FreeU|freeu)", "FreeU rescaled features inside the UNet"),
-    (r"(Dynamic thresholding|DynThres|dynthres)", "dynamic thresholding limited high CFG values"),
-    (r"(Hypernet|Hypernetwork)", "a hypernetwork changed the attention layers"),
+    (r"(RP (Active|Divide)|Regional Prompter)", "Regional Prompter gave parts of the picture their own prompts"),
+    (r"freeu", "FreeU rescaled features inside the UNet"),
+    (r"(dynamic thresholding|dynthres)", "dynamic thresholding limited high CFG values"),
+    (r"(CFG Rescale|CFG Scale Fix|CFG auto|CFG mode)", "guidance was rescaled at each step"),
     (r"Token merging ratio", "token merging (ToMe) dropped detail for speed"),
+    (r"(hypertile|kohya_hrfix|DeepShrink)", "the UNet worked on tiles or at a smaller size"),
     (r"Face restoration", "face restoration redrew faces after the picture was made"),
-    (r"(SAG|PAG|pag_|sag_|Self Attention Guidance|Perturbed)", "attention guidance changed every step"),
+    (r"(sag_|pag_|SAG |PAG |Self Attention Guidance|Perturbed)", "attention guidance changed every step"),
     (r"(Latent Couple|MultiDiffusion|Tiled Diffusion)", "tiled or regional diffusion changed the composition"),
-    (r"FP8 weight", "the checkpoint ran with 8-bit weights"),
-    (r"(AnimateDiff|Roop|ReActor|FaceSwapLab|IP-Adapter)", "an extension edited the picture"),
+    (r"(FP8 weight|Diffusion in Low Bits)", "the checkpoint ran with weights of few bits"),
+    (r"(AnimateDiff|Roop|ReActor|FaceSwapLab|IP-Adapter|layerdiff|stylealign)", "an extension edited the picture"),
     (r"(Ultimate SD upscale|SD upscale|Postprocess|Extras)", "the picture was enlarged afterwards"),
+    (r"(Soft inpainting|soft_inpainting)", "soft inpainting blended the edge of the mask"),
+    (r"Image CFG scale", "an instruct-pix2pix checkpoint edited a picture"),
+    (r"(Script|X Type)$", "a script drove the run"),
+    (r"(Hires VAE|VAE (Encoder|Decoder)$)", "another decoder made the pixels"),
 )
 
 
@@ -163,33 +186,33 @@ def build(
     overrides: Mapping[str, str] | None = None,
     flavour: str | None = None,
     rng: str | None = None,
+    init_image: Path | None = None,
+    mask: Path | None = None,
 ) -> RunPlan:
-    """Decide a run.
+    """Decide a run. `init_image` and `mask` are the pictures of img2img, which no metadata carries.
 
     Raises MissingResource without a checkpoint, UnknownSampler for a sampler we neither have nor can name, PlanError
     for sizes or steps that cannot be meant.
     """
     raw = {**{str(k): v for k, v in parameters.raw.items()}, **(overrides or {})}
     chosen = flavour or _flavour(parameters.generator)
-    deviations = list(_extension_deviations(raw))
-    sampler, schedule = _sampler(parameters, chosen, deviations)
+    version = _version(parameters.generator) if chosen == "a1111" else None
+    deviations = [*_extension_deviations(raw), *_tag_deviations(parameters)]
+    sampler, schedule = _sampler(parameters, raw, chosen, deviations)
     files = _Files(parameters, locate)
     width, height = _size(parameters)
-    first, hires = _hires(parameters, raw, width, height, deviations)
+    first, hires = _hires(parameters, raw, width, height, deviations, locate)
     seed = parameters.seed if parameters.seed is not None else _no_seed(deviations)
-    refiner = files.path("refiner") if parameters.refiner else None
-    if parameters.refiner and refiner is None:
-        deviations.append("the refiner checkpoint is missing: the base model runs to the end")
+    refiner = _refiner(parameters, files, locate, deviations)
     deviations += files.problems
-    chosen_rng = _rng(parameters, rng, chosen, deviations)
-    version = _version(parameters.generator)
+    chosen_rng, step_rng = _rng(parameters, rng, chosen, sampler, deviations)
     plan = RunPlan(
         checkpoint=files.checkpoint(),
         vae=files.path("vae"),
         loras=files.loras,
         embeddings=files.embeddings,
         hashes=files.hashes,
-        prompt=_prompt(parameters),
+        prompt=_prompt(parameters, deviations),
         negative_prompt=parameters.negative_prompt,
         sampler=sampler,
         schedule=schedule,
@@ -200,7 +223,9 @@ def build(
         height=first[1],
         clip_skip=max(parameters.clip_skip or 1, 1),
         rng=chosen_rng,
+        step_rng=step_rng,
         flavour=chosen,
+        whole_timesteps=chosen != "a1111",
         subseed=parameters.subseed,
         subseed_strength=parameters.subseed_strength or 0.0,
         seed_resize=_pair(raw, "Seed resize from"),
@@ -212,10 +237,12 @@ def build(
         sigma_max=_number(raw, "Schedule max sigma", 0.0) or None,
         rho=_number(raw, "Schedule rho", 0.0) or None,
         discard_penultimate=_flag(raw, "Discard penultimate sigma"),
-        sgm_noise=_flag(raw, "SGM noise multiplier") or chosen == "comfy",
+        sgm_noise=_flag(raw, "SGM noise multiplier"),
         emphasis=str(raw.get("Emphasis", "Original")),
         old_timelines=_flag(raw, "Old prompt editing timelines")
         or (version is not None and version < (1, 6) and "[" in parameters.prompt),
+        old_counts=_old_counts(parameters, raw, version, sampler),
+        pad_conds=_pad_conds(raw, version, sampler) if chosen == "a1111" else None,
         ngms=_number(raw, "NGMS", 0.0),
         ngms_all=_flag(raw, "NGMS all steps"),
         skip_early=_number(raw, "Skip Early CFG", 0.0),
@@ -225,20 +252,29 @@ def build(
         and (_flag(raw, "Downcast alphas_cumprod") or (version is not None and version < (1, 7, 0, 225))),
         beta_alpha=_number(raw, "Beta schedule alpha", 0.6),
         beta_beta=_number(raw, "Beta schedule beta", 0.6),
-        unipc=_unipc(raw),
+        unipc=_unipc(raw, sampler, deviations),
         refiner=refiner,
         refiner_at=parameters.refiner.switch_at if parameters.refiner else None,
-        refiner_by_steps=chosen == "forge" or (version is not None and version < (1, 8)),
+        refiner_by_steps=chosen == "forge"
+        or _flag(raw, "Refiner switch by sampling steps")
+        or (version is not None and version < (1, 8)),
+        refiner_pass=str(raw.get("Hires refiner", "second pass")),
         hires=hires,
-        init_image=None,
+        init_image=str(init_image) if init_image else None,
+        mask=str(mask) if mask else None,
+        mask_blur=_number(raw, "Mask blur", 0.0 if mask else 4.0),
+        mask_inverted=raw.get("Mask mode") == "Inpaint not masked",
+        mask_weight=_number(raw, "Conditional mask weight", 1.0),
+        masked_content=str(raw.get("Masked content", "original")),
+        inpaint_only_masked=raw.get("Inpaint area") == "Only masked",
+        inpaint_padding=int(_number(raw, "Masked area padding", 32)),
         denoise=parameters.denoise,
         noise_multiplier=_number(raw, "Noise multiplier", 1.0),
         extra_noise=_number(raw, "Extra noise", 0.0),
         parameters=replace(parameters, raw=raw).to_json(),
         deviations=(),
     )
-    if parameters.denoise is not None and hires is None and plan.init_image is None and 0 < parameters.denoise < 1:
-        deviations.append("the picture was made from another picture (img2img), which its settings do not carry")
+    deviations += _picture_deviations(plan, raw)
     return replace(plan, deviations=tuple(dict.fromkeys(deviations)))
 
 
@@ -259,14 +295,67 @@ def _version(generator: Generator) -> tuple[int, ...] | None:
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
 
+def _joined_names(generator: Generator) -> bool:
+    """Whether the program is from the time when a schedule was part of the sampler's name (before 1.9)."""
+    if generator.name not in {None, "A1111", "Forge", "Civitai"}:
+        return False
+    found = re.search(r"v(\d+)\.(\d+)\.\d+", generator.version or "")  # Forge: f0.0.17v1.8.0rc…
+    return (int(found[1]), int(found[2])) < (1, 9) if found else generator.version is None
+
+
 def _extension_deviations(raw: Mapping[str, Any]) -> Iterator[str]:
     for pattern, sentence in EXTENSIONS:
-        if any(re.match(pattern, key) for key in raw):
+        if any(re.match(pattern, key, re.IGNORECASE) for key in raw):
             yield f"not replayed: {sentence}"
+    module = str(raw.get("Hires Module 1", "Use same choices"))
+    if module not in {"Use same choices", "Built-in"}:
+        yield f"not replayed: the second pass used another VAE or text encoder, `{module}`"
 
 
-def _sampler(parameters: GenerationParameters, flavour: str, deviations: list[str]) -> tuple[str, str | None]:
-    from hubctl.run.names import AVAILABLE_SCHEDULES, UNSUPPORTED
+def _tag_deviations(parameters: GenerationParameters) -> Iterator[str]:
+    from hubctl.run.prompt import extract_networks
+
+    for tag in extract_networks(parameters.prompt)[1]:
+        if tag.kind == "hypernet":
+            yield f"not replayed: hypernetwork `{tag.name}`, which changed the attention layers"
+        elif tag.kind not in {"lora", "lyco"}:
+            yield f"not replayed: {tag.kind} `{tag.name}`"
+    for resource in parameters.of_kind("hypernetwork"):
+        yield f"not replayed: hypernetwork `{resource.name}`, which changed the attention layers"
+    if parameters.hires is not None and parameters.hires.checkpoint:
+        yield f"not replayed: the second pass ran on checkpoint `{parameters.hires.checkpoint}`"
+
+
+def _picture_deviations(plan: RunPlan, raw: Mapping[str, Any]) -> Iterator[str]:
+    strength = plan.denoise
+    if plan.init_image is None and plan.hires is None and strength is not None and 0 < strength < 1:
+        yield "the picture was made from another picture (img2img), which its settings do not carry"
+    if plan.mask is None and any(key in raw for key in ("Mask blur", "Inpaint area", "Masked content", "Mask mode")):
+        yield "only a masked part of the picture was made anew (inpainting); the mask is not in its settings"
+    if plan.mask is not None and plan.flavour == "forge":
+        yield "Forge's noise outside the mask came from a generator nobody recorded: that part of each step differs"
+
+
+def _refiner(parameters: GenerationParameters, files: _Files, locate: Locate, deviations: list[str]) -> str | None:
+    said = parameters.refiner
+    if said is None:
+        return None
+    path = files.path("refiner")
+    if path is None:
+        found = locate(ResourceRef("refiner", said.checkpoint, hash=said.hash))
+        path = str(found.path) if found else None
+    if path is None:
+        deviations.append("the refiner checkpoint is missing: the base model runs to the end")
+    return path
+
+
+COMFY_SAMPLERS = {"ddim": "euler"}  # ComfyUI's ddim is Euler on whatever schedule is chosen
+
+
+def _sampler(
+    parameters: GenerationParameters, raw: Mapping[str, Any], flavour: str, deviations: list[str]
+) -> tuple[str, str | None]:
+    from hubctl.run.names import AUTOMATIC, AVAILABLE_SCHEDULES, UNSUPPORTED
 
     sampler, schedule = parameters.sampler, parameters.schedule
     if sampler is None and parameters.sampler_label:
@@ -280,6 +369,10 @@ def _sampler(parameters: GenerationParameters, flavour: str, deviations: list[st
             f"`{parameters.sampler_label or sampler}` is no sampler hubctl knows",
             hint=_near(parameters.sampler_label or sampler),
         )
+    if flavour == "comfy":
+        if sampler.startswith("uni_pc"):
+            deviations.append("ComfyUI's UniPC steps on the chosen schedule: the WebUI's own grid was used")
+        sampler = COMFY_SAMPLERS.get(sampler, sampler)
     if sampler in UNSUPPORTED:
         deviations.append(f"{sampler_label(sampler)} is not available: {sampler_label(UNSUPPORTED[sampler])} was used")
         sampler = UNSUPPORTED[sampler]
@@ -288,7 +381,25 @@ def _sampler(parameters: GenerationParameters, flavour: str, deviations: list[st
         schedule = None
     if schedule is None and flavour == "comfy":
         schedule = "normal"
+    elif schedule is None and "Schedule type" not in raw and _joined_names(parameters.generator):
+        schedule = "uniform" if sampler in AUTOMATIC else None
     return sampler, schedule
+
+
+def _old_counts(
+    parameters: GenerationParameters, raw: Mapping[str, Any], version: tuple[int, ...] | None, sampler: str
+) -> bool:
+    """Before 1.6 N was the steps for every sampler; before 1.9 for DPM2 and DPM2 a without Karras."""
+    if version is None:
+        return False
+    bare = sampler in {"dpm_2", "dpm_2_ancestral"} and parameters.schedule is None and "Schedule type" not in raw
+    return version < (1, 6) or (bare and version < (1, 9))
+
+
+def _pad_conds(raw: Mapping[str, Any], version: tuple[int, ...] | None, sampler: str) -> str | None:
+    if _flag(raw, "Pad conds v0") or (version is not None and version < (1, 6) and sampler in {"ddim", "plms"}):
+        return "v0"
+    return "empty" if _flag(raw, "Pad conds") else None
 
 
 def _near(label: str | None) -> str:
@@ -318,23 +429,37 @@ def _no_seed(deviations: list[str]) -> int:
     return 0
 
 
-def _rng(parameters: GenerationParameters, asked: str | None, flavour: str, deviations: list[str]) -> str:
+def _rng(
+    parameters: GenerationParameters, asked: str | None, flavour: str, sampler: str, deviations: list[str]
+) -> tuple[str, str | None]:
+    """(generator of the first noise, of the later noise when that is another).
+
+    ComfyUI draws the first on the CPU; ancestral samplers go on with the GPU's generator, whose first numbers are NV's.
+    """
+    from hubctl.run.names import BROWNIAN
+
+    if flavour == "comfy":
+        on_gpu = str(parameters.sampler_label or "").endswith("_gpu") or (sampler not in BROWNIAN and asked != "cpu")
+        return "cpu", "nv" if on_gpu else None
     if asked in {"cpu", "nv"}:
-        return str(asked)
+        return str(asked), None
     if parameters.rng in {"cpu", "nv"}:
-        return str(parameters.rng)
-    if flavour == "comfy" or parameters.generator.name == "hubctl":
-        return "cpu"
+        return str(parameters.rng), None
+    if parameters.generator.name == "hubctl":
+        return "cpu", None
     deviations.append("the noise came from a GPU: NV noise stands in for it, which equals most NVIDIA cards'")
-    return "nv"
+    return "nv", None
 
 
-def _prompt(parameters: GenerationParameters) -> str:
-    """The prompt; LoRAs known only as resources (hub and Comfy metadata) get their tag."""
+def _prompt(parameters: GenerationParameters, deviations: list[str]) -> str:
+    """The prompt; LoRAs known only as resources (hub and Comfy metadata, Forge's hashes) get their tag."""
     prompt = parameters.prompt
-    tagged = {found.casefold() for found in re.findall(r"<(?:lora|lyco):([^:>]+)", prompt)}
+    if re.search(r"<(?:lora|lyco):", prompt):
+        return prompt
     for resource in parameters.of_kind("lora", "lycoris"):
-        if resource.name and resource.name.casefold() not in tagged and not tagged:
+        if resource.name:
+            if resource.weight is None:
+                deviations.append(f"the weight of LoRA `{resource.name}` is not said: 1 was used")
             weight = resource.weight if resource.weight is not None else 1.0
             te = f"{resource.weight_te:g}:" if resource.weight_te is not None else ""
             prompt = f"{prompt}<lora:{resource.name.replace(':', '_')}:{te}{weight:g}>"
@@ -385,26 +510,26 @@ class _Files:
 
 
 def _hires(
-    parameters: GenerationParameters, raw: Mapping[str, Any], width: int, height: int, deviations: list[str]
-) -> tuple[tuple[int, int], HiresPlan | None]:
+    parameters: GenerationParameters, raw: Mapping[str, Any], width: int, height: int, deviations: list[str],
+    locate: Locate,
+) -> tuple[tuple[int, int], HiresPlan | None]:  # fmt: skip
     """(first-pass size, second pass). Old infotexts give the final size and `First pass size`."""
     from hubctl.run.names import UPSCALERS
 
-    first = _pair(raw, "First pass size", zero=True)
     hires = parameters.hires
-    if first is not None:
-        target = (width, height)
-        if first == (0, 0):
-            scale = (512 * 512 / (width * height)) ** 0.5
-            first = (_up64(width * scale), _up64(height * scale))
-        chosen = HiresPlan(*target, parameters.steps or 20, "Latent", parameters.denoise or 0.7)
-        return first, _covering(chosen, first, target)
+    if _pair(raw, "First pass size", zero=True) == (0, 0):  # the size was chosen for about 512² pixels
+        scale = (512 * 512 / (width * height)) ** 0.5
+        first = (_up64(width * scale), _up64(height * scale))
+        chosen = HiresPlan(width, height, parameters.steps or 20, "Latent", parameters.denoise or 0.7)
+        return first, _covering(chosen, first, (width, height))
     if hires is None or not (hires.upscale or hires.width or hires.height):
         return (width, height), None
-    upscaler = hires.upscaler or "Latent"
+    upscaler, model = hires.upscaler or "Latent", None
     if upscaler not in UPSCALERS:
-        deviations.append(f"upscaler {upscaler} is not here: Lanczos was used")
-        upscaler = "Lanczos"
+        model, why = _upscaler(upscaler, locate)
+        if model is None:
+            deviations.append(f"upscaler {upscaler} {why}: Lanczos was used")
+            upscaler = "Lanczos"
     plan = HiresPlan(
         width=int(width * (hires.upscale or 1)),
         height=int(height * (hires.upscale or 1)),
@@ -416,10 +541,25 @@ def _hires(
         prompt=hires.prompt,
         negative_prompt=hires.negative_prompt,
         cfg_scale=hires.cfg_scale,
+        upscaler_path=model,
     )
     if hires.width or hires.height:
         plan = _covering(plan, (width, height), (hires.width or 0, hires.height or 0))
     return (width, height), plan
+
+
+def _upscaler(name: str, locate: Locate) -> tuple[str | None, str]:
+    """(the model's file, why there is none)."""
+    from importlib.util import find_spec
+
+    from hubctl.run.names import UPSCALER_FILES
+
+    found = locate(ResourceRef("upscaler", UPSCALER_FILES.get(name, name)))
+    if found is None:
+        return None, "is not here"
+    if find_spec("spandrel") is None:
+        return None, "needs spandrel, which is not installed"
+    return str(found.path), ""
 
 
 def _up64(value: float) -> int:
@@ -462,10 +602,13 @@ def _options(raw: Mapping[str, Any]) -> dict[str, float]:
     return {ours: _number(raw, key, 0.0) for key, ours in keys.items() if key in raw}
 
 
-def _unipc(raw: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if "UniPC variant" in raw:
-        out["variant"] = str(raw["UniPC variant"])
+def _unipc(raw: Mapping[str, Any], sampler: str, deviations: list[str]) -> dict[str, Any]:
+    out: dict[str, Any] = {"variant": "bh2"} if sampler == "uni_pc_bh2" else {}
+    if (variant := str(raw.get("UniPC variant", "bh1"))) != "bh1":
+        out["variant"] = variant
+    if out.get("variant", "bh1") not in {"bh1", "bh2"}:
+        deviations.append(f"UniPC variant {variant} is not available: bh1 was used")
+        out["variant"] = "bh1"
     if "UniPC skip type" in raw:
         out["skip_type"] = str(raw["UniPC skip type"])
     if "UniPC order" in raw:

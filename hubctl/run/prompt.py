@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 CHUNK = 75  # tokens between BOS and EOS
@@ -17,7 +16,7 @@ DEEPEST = 200  # nesting beyond this is literal text
 
 # --- <lora:name:0.8> ---
 
-_TAG = re.compile(r"<(\w+):([^>]+)>")
+_TAG = re.compile(r"<(\w+):(?=[^>])")
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,13 @@ class NetworkTag:
 def extract_networks(prompt: str) -> tuple[str, tuple[NetworkTag, ...]]:
     """The prompt without its tags (nothing is put in their place), and the tags in order."""
     tags: list[NetworkTag] = []
-
-    def take(found: re.Match[str]) -> str:
-        tags.append(_tag(found[1].lower(), found[2]))
-        return ""
-
-    return _TAG.sub(take, prompt), tuple(tags)
+    kept: list[str] = []
+    done = 0
+    while (found := _TAG.search(prompt, done)) and (end := prompt.find(">", found.end())) >= 0:
+        tags.append(_tag(found[1], prompt[found.end() : end]))
+        kept.append(prompt[done : found.start()])
+        done = end + 1
+    return "".join([*kept, prompt[done:]]), tuple(tags)
 
 
 def _tag(kind: str, text: str) -> NetworkTag:
@@ -84,17 +84,6 @@ def split_and(prompt: str) -> tuple[tuple[str, float], ...]:
 
 # --- timelines ---
 
-
-@dataclass
-class _Bracket:
-    start: int
-    kind: str
-    end: int = -1
-    tainted: bool = False
-    colons: list[int] = field(default_factory=list)
-    bars: list[int] = field(default_factory=list)
-
-
 _SIGNED = re.compile(r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
@@ -112,105 +101,128 @@ class _Alternate:
     options: tuple[tuple[Any, ...], ...]
 
 
-def _brackets(text: str) -> dict[int, _Bracket]:
-    """Matched square brackets by their start, with the colons and bars at their own level."""
-    stack: list[_Bracket] = []
-    found: dict[int, _Bracket] = {}
-    at = 0
+@dataclass
+class _Open:
+    """A bracket not yet closed: its text so far, cut at its own colons and bars."""
+
+    bracket: str
+    pieces: list[list[Any]] = field(default_factory=lambda: [[]])
+    signs: list[str] = field(default_factory=list)
+
+    def flat(self) -> list[Any]:
+        """Everything since the bracket as plain text and finished parts: the bracket meant nothing."""
+        out: list[Any] = [self.bracket]
+        for sign, piece in zip(["", *self.signs], self.pieces, strict=True):
+            out += [sign, *piece]
+        return out
+
+
+def _parse(text: str) -> tuple[Any, ...] | None:
+    """The prompt as a sequence of str, _Change and _Alternate; None when the whole of it is literal.
+
+    A bracket that is never closed, closes another's, or holds more colons than it may is plain text, and so is every
+    bracket around it. A bar outside of `[a|b]` or a backslash before nothing makes the whole prompt literal.
+    """
+    root: list[Any] = []
+    stack: list[_Open] = []
+
+    def dissolve() -> bool:
+        """Make all open brackets plain text; False when a bar is left over."""
+        for level in stack:
+            if "|" in level.signs:
+                return False
+            root.extend(level.flat())
+        stack.clear()
+        return True
+
+    at, plain = 0, 0
+
+    def flush(end: int) -> None:
+        if end > plain:
+            (stack[-1].pieces[-1] if stack else root).append(text[plain:end])
+
     while at < len(text):
         char = text[at]
         if char == "\\":
+            if at + 1 == len(text) or text[at + 1] == "\n":
+                return None
             at += 2
             continue
+        if char not in "()[]:|":
+            at += 1
+            continue
+        flush(at)
         if char in "([":
-            stack.append(_Bracket(at, char))
-        elif char == ")":
-            if stack and stack[-1].kind == "(":
-                stack.pop()
-            elif stack:
-                stack[-1].tainted = True
-        elif char == "]":
-            stray = False
-            while stack and stack[-1].kind == "(":
-                stack.pop()
-                stray = True
-            if stack:
-                bracket = stack.pop()
-                bracket.end = at
-                if not (stray or bracket.tainted):
-                    found[bracket.start] = bracket
-                elif stack:
-                    stack[-1].tainted = stack[-1].kind == "["
-        elif stack and stack[-1].kind == "[":
-            if char == ":":
-                stack[-1].colons.append(at)
+            if len(stack) == DEEPEST:
+                return None
+            stack.append(_Open(char))
+        elif char in ":|":
+            if stack and not (char == "|" and stack[-1].bracket == "("):
+                stack[-1].signs.append(char)
+                stack[-1].pieces.append([])
             elif char == "|":
-                stack[-1].bars.append(at)
-        at += 1
-    return found
-
-
-def _tree(text: str, start: int, end: int, found: dict[int, _Bracket], depth: int = 0) -> tuple[Any, ...]:
-    """Text between two positions as a sequence of str, _Change and _Alternate."""
-    out: list[Any] = []
-    plain = start
-    at = start
-    while at < end:
-        char = text[at]
-        if char == "\\":
-            at += 2
-            continue
-        bracket = found.get(at) if char == "[" and depth < DEEPEST else None
-        if bracket is not None and bracket.end < end:
-            node = _node(text, bracket, found, depth)
+                return None
+            else:
+                root.append(char)
+        else:
+            node = _closed(stack[-1], char) if stack else None
             if node is not None:
-                out += [text[plain:at], node]
-                at = plain = bracket.end + 1
-                continue
+                stack.pop()
+                (stack[-1].pieces[-1] if stack else root).extend(node)
+            elif dissolve():
+                root.append(char)
+            else:
+                return None
         at += 1
-    out.append(text[plain:end])
-    return tuple(out)
+        plain = at
+    flush(len(text))
+    return tuple(root) if dissolve() else None
 
 
-def _node(text: str, bracket: _Bracket, found: dict[int, _Bracket], depth: int) -> _Change | _Alternate | None:
-    inner = (bracket.start + 1, bracket.end)
-    if bracket.bars and not bracket.colons:
-        edges = [inner[0] - 1, *bracket.bars, inner[1]]
-        options = [_tree(text, a + 1, b, found, depth + 1) for a, b in pairwise(edges)]
-        return _Alternate(tuple(options))
-    if len(bracket.colons) in (1, 2) and not bracket.bars:
-        last = bracket.colons[-1]
-        number = _SIGNED.fullmatch(text, last + 1, inner[1])
-        if number:
-            first = bracket.colons[0]
-            before = _tree(text, inner[0], first, found, depth + 1) if len(bracket.colons) == 2 else ()
-            begin = first + 1 if len(bracket.colons) == 2 else inner[0]
-            return _Change(before, _tree(text, begin, last, found, depth + 1), number[1])
-    return None
+def _closed(level: _Open, char: str) -> list[Any] | None:
+    """What a bracket and its closer are together; None when they are nothing."""
+    if level.bracket + char not in {"()", "[]"}:
+        return None
+    colons, bars = level.signs.count(":"), level.signs.count("|")
+    if not bars and colons <= (1 if char == ")" else 0):
+        return [*level.flat(), char]
+    if char == ")" or (bars and colons):
+        return None
+    if bars:
+        return [_Alternate(tuple(tuple(piece) for piece in level.pieces))]
+    last = level.pieces[-1]
+    number = _SIGNED.fullmatch(last[0]) if len(last) == 1 and isinstance(last[0], str) else None
+    if number is None or colons > 2:
+        return None
+    before = tuple(level.pieces[0]) if colons == 2 else ()
+    return [_Change(before, tuple(level.pieces[colons - 1]), number[1])]
 
 
 def schedule(
-    prompt: str, calls: int, *, hires_calls: int | None = None, first_calls: int = 0, old: bool = False
+    prompt: str, calls: int, *, hires_calls: int | None = None, old: bool = False
 ) -> tuple[tuple[int, str], ...]:
     """The prompt as (end_step, text) entries covering 1…N.
 
     `calls` is N, the denoiser calls the sampler is expected to make (2·steps for second-order samplers). For a hires
-    pass give its own N as `hires_calls` and the first pass's as `first_calls`; `old` selects the rule before 1.6.
+    pass give its own N as `hires_calls`: whole numbers then count on from the first pass, fractions from 1. `old` is
+    the rule before 1.6, the same for both passes.
     """
-    total = hires_calls if hires_calls is not None else calls
-    shift_whole, shift_fraction = (first_calls or calls, 1.0) if hires_calls is not None and not old else (0, 0.0)
+    later = hires_calls is not None and not old
+    total = hires_calls if hires_calls is not None and later else calls
 
     def boundary(when: str) -> int:
         value = float(when)
         if old:
             value = value * total if value < 1 else value
         elif "." in when:
-            value = (value - shift_fraction) * total
+            value = (value - later) * total
         else:
-            value -= shift_whole
+            value -= calls * later
         return min(total, int(max(-1e9, min(1e9, value))))
 
-    tree = _tree(prompt, 0, len(prompt), _brackets(prompt))
+    tree = _parse(prompt)
+    if tree is None:
+        return ((total, prompt),)
     ends = {total}
     _collect(tree, total, boundary, ends)
     return tuple((end, _at(tree, end, boundary)) for end in sorted(ends))
@@ -392,3 +404,90 @@ def chunks(
     if tokens or not out:
         close()
     return tuple(out)
+
+
+# --- ComfyUI's own reading ---
+
+LONG_WORD = 8  # tokens from which on a word may be cut at a chunk's end
+EMBEDDING = "embedding:"
+
+
+def comfy_weights(text: str, weight: float = 1.0, depth: int = 0) -> tuple[tuple[str, float], ...]:
+    """ComfyUI's `(a:1.2)`: an inner number replaces the outer weight, a bare pair multiplies it by 1.1; no `[ ]`."""
+    out: list[tuple[str, float]] = []
+    for piece in _bracketed(text):
+        if depth < DEEPEST and len(piece) >= 2 and piece[0] == "(" and piece[-1] == ")":
+            head, colon, tail = piece[1:-1].rpartition(":")
+            number = _number(tail, float("nan")) if colon and head else float("nan")
+            inner = (head, number) if number == number else (piece[1:-1], weight * ROUND)
+            out += comfy_weights(*inner, depth + 1)
+        else:
+            out.append((piece, weight))
+    return tuple(out)
+
+
+def _bracketed(text: str) -> list[str]:
+    """Text cut at its outermost round brackets; escaped ones do not count."""
+    out: list[str] = []
+    start, level, at = 0, 0, 0
+    while at < len(text):
+        char = text[at]
+        if char == "\\" and text[at + 1 : at + 2] in {"(", ")"}:
+            at += 2
+            continue
+        if char == "(":
+            if level == 0:
+                out.append(text[start:at])
+                start = at
+            level += 1
+        elif char == ")":
+            level -= 1
+            if level == 0:
+                out.append(text[start : at + 1])
+                start = at + 1
+        at += 1
+    out.append(text[start:])
+    return [piece for piece in out if piece]
+
+
+def comfy_chunks(
+    text: str,
+    tokenize: Callable[[str], Sequence[int]],
+    embedding: Callable[[str], tuple[Any, int] | None] = lambda name: None,
+    *,
+    bos: int = 49406,
+    eos: int = 49407,
+) -> tuple[PromptChunk, ...]:
+    """Chunks filled word by word: a short word that does not fit goes to the next one; `embedding:name` is a word."""
+    done: list[PromptChunk] = []
+    tokens: list[int] = []
+    weights: list[float] = []
+    fixes: list[tuple[int, Any]] = []
+
+    def close() -> None:
+        fill = CHUNK - len(tokens)
+        done.append(
+            PromptChunk((bos, *tokens, *([eos] * fill), eos), (1.0, *weights, *([1.0] * fill), 1.0), tuple(fixes))
+        )
+        for one in (tokens, weights, fixes):
+            one.clear()
+
+    for piece, weight in comfy_weights(text):
+        plain = piece.replace("\\(", "(").replace("\\)", ")").replace("\n", " ")
+        for word in filter(None, plain.split(" ")):
+            found = embedding(word.removeprefix(EMBEDDING)) if word.startswith(EMBEDDING) else None
+            ids = [0] * min(found[1], CHUNK) if found else list(tokenize(word))
+            if len(tokens) + len(ids) > CHUNK and (found or len(ids) < LONG_WORD):
+                close()
+            if found:
+                fixes.append((len(tokens), found[0]))
+            while ids:
+                room = CHUNK - len(tokens)
+                tokens.extend(ids[:room])
+                weights.extend([weight] * len(ids[:room]))
+                ids = ids[room:]
+                if ids:
+                    close()
+    if tokens or not done:
+        close()
+    return tuple(done)

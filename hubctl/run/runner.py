@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hubctl.errors import RunError
-from hubctl.run import devices, loader, prompt, samplers
-from hubctl.run.encode import Conditioning, Encoder, load_embedding
+from hubctl.run import devices, loader, pictures, prompt, samplers
+from hubctl.run.denoiser import Blend, Call, Conds, Denoiser, conditioning
+from hubctl.run.encode import Encoder, load_embedding
 from hubctl.run.lora import Adapters
-from hubctl.run.names import LATENT_UPSCALERS
-from hubctl.run.noise import ImageNoise, brownian
+from hubctl.run.noise import BatchNoise, ImageNoise, Rng, brownian
+from hubctl.run.pictures import decode, encode_image
 from hubctl.run.plan import HiresPlan, RunPlan
 from hubctl.run.sigmas import SigmaTable, alphas_cumprod, hires_steps, img2img_steps, sigmas_for
+
+__all__ = ["ModelCache", "RunResult", "StepInfo", "decode", "encode_image", "run", "save"]
+
+COMFY_DISCARDS = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
+FORGE_CFG_PP = 1.0  # Forge leaves the scale of DDIM CFG++ as it is
+A1111_CFG_PP = 1 / 12.5  # A1111 maps 0 … 12.5 to the paper's 0 … 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,15 @@ class StepInfo:
 
 
 @dataclass(frozen=True)
+class PassInfo:
+    """What a pass was made of, for those who compare: its conditioning, first noise and every call of the UNet."""
+
+    conds: Conds
+    noise: Tensor
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
 class RunResult:
     """`latents`: final latents [batch, 4, h, w] before VAE scaling; `seconds` without loading."""
 
@@ -56,241 +71,157 @@ class RunResult:
     dtype: str
     versions: Mapping[str, str]
     deviations: tuple[str, ...]
+    passes: tuple[PassInfo, ...] = ()
 
 
 @dataclass
 class ModelCache:
-    """Keeps what was loaded last, so that a batch on one checkpoint loads nothing again."""
+    """Keeps what was loaded last, so that a batch on one checkpoint (and one refiner) loads nothing again.
 
-    key: tuple[Any, ...] | None = None
-    model: loader.Model | None = None
-    adapters: Adapters | None = None
+    `offload`: none, model or sequential; None picks by the device's free memory.
+    """
+
+    offload: str | None = None
+    _kept: dict[str, tuple[tuple[Any, ...], loader.Model, Adapters]] = field(default_factory=dict)
 
     def get(self, plan: RunPlan, device: torch.device, dtype: torch.dtype) -> tuple[loader.Model, Adapters]:
-        key = (plan.checkpoint, plan.vae, str(device), dtype)
-        if self.key != key or self.model is None or self.adapters is None:
-            self.model = self.adapters = None  # free the old one before the new one is read
-            vae = Path(plan.vae) if plan.vae else None
-            self.model = loader.load(Path(plan.checkpoint), vae_path=vae, device=device, dtype=dtype)
-            self.adapters = Adapters(self.model)
-            self.key = key
-        return self.model, self.adapters
+        return self._get("base", plan.checkpoint, plan.vae, device, dtype)
+
+    def refiner(self, plan: RunPlan, base: loader.Model) -> tuple[loader.Model, Adapters]:
+        return self._get("refiner", plan.refiner or "", None, base.device, base.dtype)
+
+    def _get(
+        self, role: str, path: str, vae: str | None, device: torch.device, dtype: torch.dtype
+    ) -> tuple[loader.Model, Adapters]:
+        key = (path, vae, str(device), dtype)
+        if role not in self._kept or self._kept[role][0] != key:
+            self._kept.pop(role, None)  # free the old one before the new one is read
+            model = loader.load(
+                Path(path), vae_path=Path(vae) if vae else None, device=device, dtype=dtype, offload=self.offload
+            )
+            self._kept[role] = (key, model, Adapters(model))
+        return self._kept[role][1:]
 
 
-# --- conditioning of one pass ---
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """One prompt part over the calls of a pass."""
-
-    weight: float
-    entries: tuple[tuple[int, Conditioning], ...]
-
-    def at(self, call: int) -> Conditioning:
-        return self.entries[prompt.at_call(self.entries, call)][1]
-
-
-def _timeline(encoder: Encoder, text: str, weight: float, entries: Sequence[tuple[int, str]]) -> Timeline:
-    del text
-    encoded = encoder.encode([entry for _, entry in entries])
-    return Timeline(weight, tuple((end, c) for (end, _), c in zip(entries, encoded, strict=True)))
+# --- one batch ---
 
 
 @dataclass
-class Conds:
-    """Positive parts and the negative of one pass, with SDXL's size vector."""
-
-    parts: list[Timeline]
-    negative: Timeline
-    time_ids: Tensor | None = None
-
-
-def conditioning(
-    encoder: Encoder, plan: RunPlan, positive: str, negative: str, calls: int, size: tuple[int, int],
-    *, hires_calls: int | None = None,
-) -> Conds:  # fmt: skip
-    """Encode a pass's prompts. `size` = (width, height) of this pass."""
-
-    def entries(text: str) -> tuple[tuple[int, str], ...]:
-        if plan.flavour == "comfy":
-            return ((hires_calls or calls, text),)
-        return prompt.schedule(text, calls, hires_calls=hires_calls, first_calls=calls, old=plan.old_timelines)
-
-    parts = prompt.split_and(positive) if plan.flavour != "comfy" else ((positive, 1.0),)
-    timelines = [_timeline(encoder, text, weight, entries(text)) for text, weight in parts]
-    negative_timeline = _timeline(encoder, negative, 1.0, entries(negative))
-    model = encoder.model
-    ids = None
-    if model.family == "sdxl":
-        width, height = size
-        top, left = plan.crop
-        ids = torch.tensor([[height, width, top, left, height, width]], dtype=torch.float32, device=model.device)
-        if not negative.strip() and plan.flavour != "comfy":
-            zero = [
-                (
-                    end,
-                    Conditioning(
-                        torch.zeros_like(c.tokens), torch.zeros_like(c.vector) if c.vector is not None else None
-                    ),
-                )
-                for end, c in negative_timeline.entries
-            ]
-            negative_timeline = Timeline(1.0, tuple(zero))
-    return Conds(timelines, negative_timeline, ids)
-
-
-# --- the denoiser ---
-
-
-@dataclass
-class Denoiser:
-    """CFG in denoised space over an ε- or v-UNet; counts its calls, which prompt timelines go by."""
-
-    model: loader.Model
-    table: SigmaTable
-    alphas: Tensor
-    conds: Conds
-    cfg_scale: float
-    plan: RunPlan
-    calls_expected: int
-    lcm: bool = False
-    blend: Callable[[Tensor], Tensor] | None = None
-    switch: Callable[[], tuple[loader.Model, Conds]] | None = None
-    call: int = 0
-    uncond_eps: Tensor | None = None
-    keep_uncond: bool = False
-    last: Tensor | None = None  # the latest denoised estimate
-    trace: list[tuple[float, float, int]] = field(default_factory=list)
-
-    def __call__(self, x: Tensor, sigma: Any) -> Tensor:
-        """Denoised estimate at σ (a number or 0-d tensor)."""
-        level = float(sigma)
-        t = self._timestep(level)
-        self._maybe_switch(t)
-        c_in = 1 / (level**2 + 1) ** 0.5
-        scale = self._scale(level)
-        outputs, weights = self._evaluate(x * c_in, t, scale)
-        denoised = [self._denoised(x, out, level, t) for out in outputs]
-        result = self._combine(denoised, weights, scale)
-        if self.blend is not None:
-            result = self.blend(result)
-        self.last = result
-        self.trace.append((level, t, len(outputs)))
-        self.call += 1
-        return result
-
-    def eps(self, x: Tensor, t: float) -> Tensor:
-        """CFG-combined ε of the DDIM family: x at unit scale, t may be fractional."""
-        if self.table.quantize:
-            t = float(round(t))
-        self._maybe_switch(t)
-        alpha = float(self.alphas[min(max(int(t), 0), 999)])
-        level = ((1 - alpha) / alpha) ** 0.5
-        scale = self._scale(level)
-        outputs, weights = self._evaluate(x, t, scale)
-        if self.model.prediction == "v":
-            outputs = [alpha**0.5 * out + (1 - alpha) ** 0.5 * x for out in outputs]
-        self.uncond_eps = outputs[-1]
-        result = self._combine(outputs, weights, scale)
-        self.last = (x - (1 - alpha) ** 0.5 * result) / alpha**0.5
-        self.trace.append((level, t, len(outputs)))
-        self.call += 1
-        return result
-
-    def _timestep(self, level: float) -> float:
-        if self.lcm and not self.table.quantize:  # the nearest of the fifty distilled timesteps
-            fifty = self.table.sigmas[19::20]
-            return float(20 * int((torch.log(torch.tensor(level)) - fifty.log()).abs().argmin()) + 19)
-        return float(self.table.sigma_to_t(level))
-
-    def _denoised(self, x: Tensor, out: Tensor, level: float, t: float) -> Tensor:
-        if self.model.prediction == "v":
-            return x / (level**2 + 1) - out * level / (level**2 + 1) ** 0.5
-        denoised = x - level * out
-        if self.lcm and not self.table.quantize:
-            scaled = t * 10
-            skip = 0.25 / (scaled**2 + 0.25)
-            return scaled / (scaled**2 + 0.25) ** 0.5 * denoised + skip * x
-        return denoised
-
-    def _scale(self, level: float) -> float:
-        plan = self.plan
-        if plan.ngms and level < plan.ngms and (self.call % 2 or plan.ngms_all):
-            return 1.0
-        if plan.skip_early and self.call / max(self.calls_expected, 1) <= plan.skip_early:
-            return 1.0
-        return self.cfg_scale
-
-    def _maybe_switch(self, t: float) -> None:
-        plan = self.plan
-        if self.switch is None or plan.refiner_at is None:
-            return
-        progress = self.call / max(self.calls_expected, 1) if plan.refiner_by_steps else (999 - round(t)) / 1000
-        if progress >= plan.refiner_at:
-            self.model, self.conds = self.switch()
-            self.switch = None
-
-    def _evaluate(self, x: Tensor, t: float, scale: float) -> tuple[list[Tensor], list[float]]:
-        """UNet outputs of each positive part, then of the negative (left out at scale 1)."""
-        conds = [part.at(self.call) for part in self.conds.parts]
-        weights = [part.weight for part in self.conds.parts]
-        needs_uncond = scale != 1.0 or len(conds) > 1 or weights != [1.0] or self.keep_uncond
-        if needs_uncond:
-            conds = [*conds, self.conds.negative.at(self.call)]
-        if len({c.tokens.shape[0] for c in conds}) == 1:
-            outputs = list(self._unet(torch.cat([x] * len(conds)), t, conds, len(x)).chunk(len(conds)))
-        else:
-            outputs = [self._unet(x, t, [c], len(x)) for c in conds]
-        return outputs, weights
-
-    def _unet(self, x: Tensor, t: float, conds: Sequence[Conditioning], batch: int) -> Tensor:
-        model = self.model
-        dtype = model.dtype
-        context = torch.cat([c.tokens[None].expand(batch, -1, -1) for c in conds]).to(model.device, dtype)
-        added = None
-        if model.is_xl:
-            pooled = [c.vector if c.vector is not None else torch.zeros(1) for c in conds]
-            assert self.conds.time_ids is not None
-            added = {
-                "text_embeds": torch.cat([v[None].expand(batch, -1) for v in pooled]).to(model.device, dtype),
-                "time_ids": self.conds.time_ids.expand(len(x), -1).to(model.device),
-            }
-        step = torch.full((len(x),), t, device=model.device, dtype=torch.float32)
-        out = model.unet(x.to(dtype), step, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)[
-            0
-        ]
-        return out.float()  # type: ignore[no-any-return]
-
-    def _combine(self, outputs: Sequence[Tensor], weights: Sequence[float], scale: float) -> Tensor:
-        if len(outputs) == len(weights):
-            return outputs[0]
-        uncond = outputs[-1]
-        result = uncond
-        for out, weight in zip(outputs[:-1], weights, strict=True):
-            result = result + weight * scale * (out - uncond)
-        return result
-
-
-# --- one pass ---
-
-
-@dataclass
-class Pass:
-    """What both passes share."""
+class Batch:
+    """One batch of pictures: what its passes share."""
 
     plan: RunPlan
+    cache: ModelCache
     model: loader.Model
-    alphas: Tensor
-    table: SigmaTable
+    adapters: Adapters
     seeds: list[int]
     subseeds: list[int]
     on_step: Callable[[StepInfo], None]
+    notes: list[str] = field(default_factory=list)
+    passes: list[PassInfo] = field(default_factory=list)
+    decoder: loader.Model = field(init=False)
+    finish: Callable[[Image.Image], Image.Image] | None = None
 
-    def noise(self) -> ImageNoise:
+    def __post_init__(self) -> None:
+        plan, model = self.plan, self.model
+        self.decoder = model
+        self.alphas = alphas_cumprod(
+            zero_terminal_snr=plan.zero_terminal_snr or model.zero_terminal_snr, downcast=plan.downcast_alphas
+        )
+        self.table = SigmaTable.of(self.alphas, quantize=plan.whole_timesteps)
+        guess = (plan.seed + 100000) % 65536  # where Forge leaves its global generator, as far as anything is known
+        self.stray = torch.Generator().manual_seed(guess if plan.stray_seed is None else plan.stray_seed)
+
+    # --- passes ---
+
+    def run(self) -> tuple[Tensor, Tensor | None]:
+        """Final latents, and the first pass's where there are two."""
+        plan, model = self.plan, self.model
+        positive, encoder = self.encoder(model, self.adapters, plan.prompt)
+        calls = expected_calls(plan, plan.sampler, plan.steps)
+        conds = conditioning(encoder, plan, positive, plan.negative_prompt, calls, (plan.width, plan.height))
+        noise = self.noise()
+        begun = None
+        if plan.init_image:
+            sampled = self.stray if plan.stray_seed is not None else None
+            begun = pictures.start(plan, model, ImageNoise(_rng(plan.rng), self.seeds).first, sampled)
+        shape = (model.unet.config.out_channels, plan.height // model.factor, plan.width // model.factor)
+        fresh = noise.first(tuple(begun.latent.shape[1:]) if begun else shape).to(model.device)
+        denoiser = self.denoiser(conds, plan.sampler, plan.cfg_scale)
+        if model.unet.config.in_channels == 9:
+            denoiser.extra = pictures.inpainting_channels(model, (plan.width, plan.height), begun, plan.mask_weight)
+        if begun is not None and begun.mask is not None:
+            denoiser.blend = self.blend(begun.latent, begun.mask, plan.sampler)
+        self.refine(denoiser, "first pass", plan.prompt, plan.negative_prompt, calls, (plan.width, plan.height))
+        latent = self.sample(
+            denoiser, noise, plan.sampler, plan.schedule, plan.steps, fresh,
+            begun=begun.latent if begun else None,
+            strength=plan.denoise if begun and plan.denoise is not None else None,
+            exact=plan.exact_steps,
+        )  # fmt: skip
+        if denoiser.blend is not None:
+            latent = denoiser.blend.over(latent)
+        self.finish = begun.finish if begun is not None else None
+        if plan.hires is None:
+            return latent, None
+        return self.second(plan.hires, latent, calls), latent
+
+    def second(self, hires: HiresPlan, latent: Tensor, first_calls: int) -> Tensor:
+        """The pass at the larger size: new generators, the same seeds."""
+        plan, model = self.plan, self.model
+        name = hires.sampler if hires.sampler in samplers.SAMPLERS else plan.sampler
+        assert name is not None
+        text = hires.prompt if hires.prompt is not None else plan.prompt
+        negative = hires.negative_prompt if hires.negative_prompt is not None else plan.negative_prompt
+        positive, encoder = self.encoder(model, self.adapters, text)
+        calls = expected_calls(plan, name, hires.steps)
+        size = (hires.width, hires.height)
+        conds = conditioning(encoder, plan, positive, negative, first_calls, size, hires_calls=calls)
+        larger = pictures.enlarge(hires, model, self.decoder, latent)
+        self.decoder = model
+        denoiser = self.denoiser(conds, name, hires.cfg_scale if hires.cfg_scale is not None else plan.cfg_scale)
+        if model.unet.config.in_channels == 9:
+            target = (larger.shape[3] * model.factor, larger.shape[2] * model.factor)
+            denoiser.extra = pictures.inpainting_channels(model, target, None, plan.mask_weight)
+        self.refine(denoiser, "second pass", text, negative, first_calls, size, calls)
+        noise = self.noise()
+        fresh = noise.first(tuple(larger.shape[1:])).to(model.device)
+        return self.sample(
+            denoiser, noise, name, hires.schedule or plan.schedule, hires.steps, fresh, begun=larger,
+            strength=hires.denoise, exact=True, what="second pass, step",
+        )  # fmt: skip
+
+    # --- what a pass needs ---
+
+    def encoder(self, model: loader.Model, adapters: Adapters, text: str) -> tuple[str, Encoder]:
+        """Tags out of the prompt and into the weights; an encoder with this plan's embeddings."""
         plan = self.plan
+        positive, tags = prompt.extract_networks(text)
+        wanted = []
+        for tag in tags:
+            path = plan.loras.get(tag.name.casefold()) if tag.kind in {"lora", "lyco"} else None
+            if path is not None:
+                wanted.append((Path(path), tag.weight_unet, tag.weight_te, tag.dyn))
+            elif tag.kind in {"lora", "lyco"}:
+                self.notes.append(f"LoRA `{tag.name}` is missing: the picture is made without it")
+        self.notes += adapters.set(wanted, forge=plan.flavour != "a1111")
+        return positive, Encoder(
+            model,
+            [load_embedding(Path(path), name) for name, path in plan.embeddings.items()],
+            clip_skip=plan.clip_skip,
+            emphasis=plan.emphasis,
+            forge=plan.flavour == "forge",
+            comfy=plan.flavour == "comfy",
+            comma_backtrack=plan.comma_backtrack,
+            clip_skip_sdxl=plan.clip_skip_sdxl,
+        )
+
+    def noise(self) -> ImageNoise | BatchNoise:
+        plan = self.plan
+        if plan.flavour == "comfy":
+            return BatchNoise(self.seeds[0], len(self.seeds), _rng(plan.step_rng or plan.rng))
         return ImageNoise(
-            rng="cpu" if plan.rng == "cpu" else "nv",
+            rng=_rng(plan.rng),
             seeds=self.seeds,
             subseeds=self.subseeds,
             strength=plan.subseed_strength,
@@ -299,113 +230,151 @@ class Pass:
             factor=self.model.factor,
         )
 
+    def denoiser(self, conds: Conds, name: str, scale: float) -> Denoiser:
+        info = samplers.SAMPLERS[name]
+        if name == "ddim_cfgpp":
+            scale *= A1111_CFG_PP if self.plan.flavour == "a1111" else FORGE_CFG_PP
+        return Denoiser(
+            self.model, self.table, self.alphas, conds, scale, self.plan, lcm=name == "lcm", keep_uncond=info.uncond
+        )
+
+    def blend(self, original: Tensor, mask: Tensor, name: str) -> Blend:
+        if self.plan.flavour == "a1111":
+            return Blend(original, mask, before=samplers.SAMPLERS[name].family == "ddim")
+        return Blend(original, mask, lambda like: torch.randn(like.shape, generator=self.stray).to(like.device))
+
+    def refine(
+        self, denoiser: Denoiser, which: str, text: str, negative: str, calls: int, size: tuple[int, int],
+        hires_calls: int | None = None,
+    ) -> None:  # fmt: skip
+        """Let a pass hand over to the refiner, which encodes the prompts anew; its VAE then makes the picture."""
+        plan = self.plan
+        if not plan.refiner or (plan.hires is not None and plan.refiner_pass not in {which, "both"}):
+            return
+
+        def switch() -> tuple[loader.Model, Conds]:
+            model, adapters = self.cache.refiner(plan, self.model)
+            positive, encoder = self.encoder(model, adapters, text)
+            self.decoder = self.model if plan.vae else model
+            return model, conditioning(encoder, plan, positive, negative, calls, size, hires_calls=hires_calls)
+
+        denoiser.switch = switch
+
+    # --- sampling ---
+
     def levels(self, info: samplers.SamplerInfo, name: str, schedule: str | None, steps: int) -> Tensor:
         """σ list of a sampler and schedule."""
         plan = self.plan
-        chosen = schedule or info.automatic
-        table = self.table
-        if name == "lcm":
-            table = SigmaTable(self.table.sigmas[19::20], self.table.quantize)
+        comfy = plan.flavour == "comfy"
+        table = SigmaTable(self.table.sigmas[19::20], quantize=True) if name == "lcm" and not comfy else self.table
         return sigmas_for(
-            chosen,
+            schedule or info.automatic,
             steps,
             table,
             sdxl=self.model.is_xl,
-            comfy=plan.flavour == "comfy",
+            comfy=comfy,
             sigma_min=plan.sigma_min,
             sigma_max=plan.sigma_max,
             rho=plan.rho,
-            discard_penultimate=plan.discard_penultimate or info.discard_penultimate,
+            discard_penultimate=plan.discard_penultimate
+            or (name in COMFY_DISCARDS if comfy else info.discard_penultimate),
             beta_alpha=plan.beta_alpha,
             beta_beta=plan.beta_beta,
         )
 
-    def run(
-        self, denoiser: Denoiser, noise: ImageNoise, name: str, schedule: str | None, steps: int, latent: Tensor | None,
-        fresh: Tensor, *, strength: float | None = None, exact: bool = False, what: str = "step",
+    def sample(
+        self, denoiser: Denoiser, noise: ImageNoise | BatchNoise, name: str, schedule: str | None, steps: int,
+        fresh: Tensor, *, begun: Tensor | None, strength: float | None, exact: bool = False, what: str = "step",
     ) -> Tensor:  # fmt: skip
-        """Sample from noise (`latent` None) or from a latent at a strength; `exact`: exactly `steps` steps run."""
-        info = samplers.SAMPLERS[name]
+        """Sample from noise (`begun` None) or from a latent at a strength; `exact`: exactly `steps` steps run."""
+        plan, info = self.plan, samplers.SAMPLERS[name]
         total, skip = steps, 0
-        if latent is not None and strength is not None:
-            total, skip = hires_steps(steps, strength) if exact else img2img_steps(steps, strength)
+        if begun is not None:
+            total, skip = (hires_steps if exact else img2img_steps)(steps, 0.75 if strength is None else strength)
+        denoiser.progress_calls = expected_calls(plan, name, total - skip)
+        first = fresh
+        if begun is not None and plan.init_image:
+            fresh = fresh * plan.noise_multiplier
 
         def tick(index: int, count: int) -> None:
-            level = denoiser.trace[-1][0] if denoiser.trace else None
+            level = denoiser.trace[-1].sigma if denoiser.trace else None
             self.on_step(StepInfo(index + 1, count, f"{what} {index + 1}", denoiser.last, level))
 
         if info.family == "ddim":
-            return self._ddim(denoiser, noise, name, total, latent, fresh, total - skip - 1, exact, tick)
-        levels = self.levels(info, name, schedule, total)
-        kept = levels[skip:] if latent is not None else levels
-        if latent is None:
-            factor = (1 + float(kept[0]) ** 2) ** 0.5 if self.plan.sgm_noise else float(kept[0])
-            x = fresh * factor
+            out = self._ddim(denoiser, noise, name, total, begun, fresh, total - skip - 1, tick)
         else:
-            x = latent + fresh * self.plan.noise_multiplier * float(kept[0])
-            if self.plan.extra_noise:
-                x = x + fresh * self.plan.extra_noise
-        options = self._k_options(info)
-        source = self._sampler_noise(info, noise, x, levels)
-        if info.family == "range":
-            low = levels[-2] if latent is not None else self.table.sigmas[0]
-            high = kept[0] if latent is not None else self.table.sigmas[-1]
-            count = len(kept) - 1 if latent is not None else steps
-            return info.function(denoiser, x, low, high, count, noise=source, on_step=tick, **options)
-        return info.function(denoiser, x, kept, noise=source, on_step=tick, **options)
+            out = self._k(denoiser, noise, info, self.levels(info, name, schedule, total), skip, begun, fresh, tick)
+        self.passes.append(PassInfo(denoiser.conds, first, tuple(denoiser.trace)))
+        return out
 
-    def _sampler_noise(
-        self, info: samplers.SamplerInfo, noise: ImageNoise, x: Tensor, levels: Tensor
-    ) -> samplers.Noise:
+    def _k(
+        self, denoiser: Denoiser, noise: ImageNoise | BatchNoise, info: samplers.SamplerInfo, levels: Tensor, skip: int,
+        begun: Tensor | None, fresh: Tensor, tick: samplers.OnStep,
+    ) -> Tensor:  # fmt: skip
+        """The k-diffusion family: x = latent + σ·noise, on a list of noise levels."""
+        plan = self.plan
+        kept = levels[skip:]
+        top = float(kept[0])
+        unit = plan.sgm_noise or (plan.flavour == "comfy" and top > self.table.sigma_max * (1 - 1e-5))
+        factor = (1 + top**2) ** 0.5 if unit and begun is None else top
+        x = fresh * factor if begun is None else begun + fresh * factor
+        if begun is not None and plan.extra_noise:
+            x = x + fresh * plan.extra_noise
+        options: dict[str, Any] = {key: value for key, value in plan.options.items() if key in info.options}
+        if "eta" in info.options:
+            options["eta"] = plan.eta
+        if info.uncond:
+            options["uncond"] = lambda: denoiser.uncond
+        source: samplers.Noise = lambda *_: noise.like(x)  # noqa: E731
         if info.noise == "brownian":
             positive = levels[levels > 0]
-            rng: Any = "cpu" if self.plan.rng == "cpu" else "nv"
-            return brownian(x, float(positive.min()), float(levels.max()), self.seeds, rng)
-        return lambda *_: noise.like(x)
-
-    def _k_options(self, info: samplers.SamplerInfo) -> dict[str, float]:
-        options = {name: value for name, value in self.plan.options.items() if name in info.options}
-        if "eta" in info.options:
-            options["eta"] = self.plan.eta
-        return options
+            low, high = float(positive.min()), float(levels.max())
+            comfy = plan.flavour == "comfy"
+            source = brownian(
+                x, low, high, self.seeds, _rng((plan.step_rng if comfy else None) or plan.rng), joint=comfy
+            )
+        if info.family == "range":
+            ends = (kept[-2], kept[0], len(kept) - 1)
+            if begun is None and plan.flavour != "comfy":
+                ends = (self.table.sigmas[0], self.table.sigmas[-1], plan.steps)
+            return info.function(denoiser, x, *ends, noise=source, on_step=tick, **options)
+        return info.function(denoiser, x, kept, noise=source, on_step=tick, **options)
 
     def _ddim(
-        self, denoiser: Denoiser, noise: ImageNoise, name: str, total: int, latent: Tensor | None, fresh: Tensor,
-        t_enc: int, exact: bool, tick: samplers.OnStep,
+        self, denoiser: Denoiser, noise: ImageNoise | BatchNoise, name: str, total: int, begun: Tensor | None,
+        fresh: Tensor, t_enc: int, tick: samplers.OnStep,
     ) -> Tensor:  # fmt: skip
-        del exact
-        grid = samplers.ddim_timesteps(total)
+        """The DDIM family: x at unit scale, on its own grid of timesteps."""
+        plan = self.plan
+        grid = samplers.ddim_timesteps(total + 1 if plan.discard_penultimate else total)
         x = fresh
-        if latent is not None:
+        if begun is not None:
             t_enc = min(t_enc, len(grid) - 1)
             alpha = float(self.alphas[int(grid[t_enc])])
-            x = alpha**0.5 * latent + (1 - alpha) ** 0.5 * fresh * self.plan.noise_multiplier
-            if self.plan.extra_noise:
-                x = x + fresh * self.plan.extra_noise * alpha**0.5
+            x = alpha**0.5 * begun + (1 - alpha) ** 0.5 * fresh
+            if plan.extra_noise:
+                x = x + fresh * plan.extra_noise * alpha**0.5
             grid = grid[:t_enc]
-        if name == "uni_pc":
-            start = 1.0 if latent is None else (int(grid[-1]) + 1) / 1000
-            return samplers.sample_uni_pc(
-                denoiser.eps, x, len(grid), self.alphas, start=start, on_step=tick, **dict(self.plan.unipc)
-            )
+        source: samplers.Noise = lambda *_: noise.like(x)  # noqa: E731
+        if name.startswith("uni_pc"):
+            start = 1.0 if begun is None else (int(grid[-1]) + 1) / 1000
+            options = {"variant": "bh2" if name == "uni_pc_bh2" else "bh1", **plan.unipc}
+            return samplers.sample_uni_pc(denoiser.eps, x, len(grid), self.alphas, start=start, on_step=tick, **options)
         if name == "plms":
-            return samplers.sample_plms(
-                denoiser.eps, x, grid, self.alphas, noise=lambda *_: noise.like(x), on_step=tick
-            )
-        uncond = None
-        if name == "ddim_cfgpp":
-            denoiser.cfg_scale /= 12.5
-            denoiser.keep_uncond = True
-            uncond = lambda: denoiser.uncond_eps  # noqa: E731
+            return samplers.sample_plms(denoiser.eps, x, grid, self.alphas, noise=source, on_step=tick)
+        uncond: Any = (lambda: denoiser.uncond) if samplers.SAMPLERS[name].uncond else None
         return samplers.sample_ddim(
-            denoiser.eps, x, grid, self.alphas, noise=lambda *_: noise.like(x), on_step=tick, eta=self.plan.eta_ddim,
-            uncond_direction=uncond,  # type: ignore[arg-type]
-        )  # fmt: skip
+            denoiser.eps, x, grid, self.alphas, noise=source, on_step=tick, eta=plan.eta_ddim, uncond=uncond
+        )
 
 
-def expected_calls(sampler: str, steps: int) -> int:
+def _rng(name: str) -> Rng:
+    return "cpu" if name == "cpu" else "nv"
+
+
+def expected_calls(plan: RunPlan, sampler: str, steps: int) -> int:
     """N of prompt timelines: twice the steps for samplers of second order."""
-    return steps * 2 if samplers.SAMPLERS[sampler].second_order else steps
+    return steps * 2 if samplers.SAMPLERS[sampler].second_order and not plan.old_counts else steps
 
 
 # --- the whole run ---
@@ -429,10 +398,23 @@ def run(
     loaded = time.perf_counter()
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
+    images: list[Image.Image] = []
+    latents: list[Tensor] = []
+    firsts: list[Tensor] = []
+    notes: list[str] = []
+    passes: list[PassInfo] = []
     with torch.inference_mode():
-        latents, firsts, notes, decoder = _all_iterations(plan, model, adapters, on_step, cache)
-        on_step(StepInfo(plan.steps, plan.steps, "decoding"))
-        images = [picture for latent in latents for picture in decode(decoder, latent)]
+        _set_tiling(model, plan.tiling)
+        for turn in range(plan.iterations):
+            batch = Batch(plan, cache, model, adapters, *_seeds(plan, turn), on_step)
+            latent, first = batch.run()
+            on_step(StepInfo(plan.steps, plan.steps, "decoding"))
+            made = decode(batch.decoder, latent)
+            images += [batch.finish(image) for image in made] if batch.finish else made
+            latents.append(latent)
+            firsts += [first] if first is not None else []
+            notes += batch.notes
+            passes += batch.passes
     return RunResult(
         images=images,
         latents=torch.cat(latents),
@@ -443,210 +425,17 @@ def run(
         device=str(where),
         dtype=str(kind).removeprefix("torch."),
         versions=_versions(),
-        deviations=(*plan.deviations, *notes),
+        deviations=tuple(dict.fromkeys((*plan.deviations, *notes))),
+        passes=tuple(passes),
     )
 
 
-def _all_iterations(
-    plan: RunPlan, model: loader.Model, adapters: Adapters, on_step: Callable[[StepInfo], None], cache: ModelCache
-) -> tuple[list[Tensor], list[Tensor], list[str], loader.Model]:
-    latents, firsts, notes = [], [], []
-    decoder = model
-    for turn in range(plan.iterations):
-        start = turn * plan.batch
-        varied = plan.subseed_strength != 0
-        numbers = range(start, start + plan.batch)
-        seeds = [plan.seed + (0 if varied else n) for n in numbers]
-        subseeds = [(plan.subseed or 0) + (n if varied else 0) for n in numbers]
-        latent, first, more, decoder = _one_batch(plan, model, adapters, seeds, subseeds, on_step, cache)
-        latents.append(latent)
-        notes += more
-        if first is not None:
-            firsts.append(first)
-    return latents, firsts, notes, decoder
-
-
-def _one_batch(
-    plan: RunPlan, model: loader.Model, adapters: Adapters, seeds: list[int], subseeds: list[int],
-    on_step: Callable[[StepInfo], None], cache: ModelCache,
-) -> tuple[Tensor, Tensor | None, list[str], loader.Model]:  # fmt: skip
-    alphas = alphas_cumprod(
-        zero_terminal_snr=plan.zero_terminal_snr or model.zero_terminal_snr, downcast=plan.downcast_alphas
-    )
-    table = SigmaTable.of(alphas, quantize=plan.flavour in {"forge", "comfy"})
-    shared = Pass(plan, model, alphas, table, seeds, subseeds, on_step)
-    positive, encoder, notes = _prepare(plan, model, adapters, plan.prompt)
-    _set_tiling(model, plan.tiling)
-    calls = expected_calls(plan.sampler, plan.steps)
-    conds = conditioning(encoder, plan, positive, plan.negative_prompt, calls, (plan.width, plan.height))
-    denoiser = Denoiser(model, table, alphas, conds, plan.cfg_scale, plan, calls, lcm=plan.sampler == "lcm")
-    decoder = model
-    if plan.refiner:
-        refiner = _load_refiner(plan, model)
-        denoiser.switch = lambda: (refiner, _refined_conds(plan, refiner, positive, calls))
-        decoder = model if plan.vae else refiner
-    noise = shared.noise()
-    channels = model.unet.config.out_channels
-    shape = (channels, plan.height // model.factor, plan.width // model.factor)
-    init = _init_latent(plan, model) if plan.init_image else None
-    if init is not None:
-        shape = (channels, init.shape[2], init.shape[3])
-    fresh = noise.first(shape).to(model.device)
-    mask = _latent_mask(plan, shape) if plan.mask else None
-    if init is not None and mask is not None:
-        keep, kept = (1 - mask).to(model.device), init
-        denoiser.blend = lambda d: d * (1 - keep) + kept * keep
-    latent = shared.run(
-        denoiser, noise, plan.sampler, plan.schedule, plan.steps, init, fresh,
-        strength=plan.denoise if init is not None else None,
-    )  # fmt: skip
-    if denoiser.blend is not None:
-        latent = denoiser.blend(latent)
-    if plan.hires is None:
-        return latent, None, notes, decoder
-    second, more = _second_pass(plan, plan.hires, shared, adapters, latent, calls)
-    del cache
-    return second, latent, notes + more, decoder
-
-
-def _prepare(plan: RunPlan, model: loader.Model, adapters: Adapters, text: str) -> tuple[str, Encoder, list[str]]:
-    """Tags out of the prompt and into the weights; an encoder with this plan's embeddings."""
-    positive, tags = prompt.extract_networks(text)
-    wanted, notes = [], []
-    for tag in tags:
-        if tag.kind not in {"lora", "lyco"}:
-            notes.append(f"<{tag.kind}:{tag.name}> is not replayed")
-            continue
-        path = plan.loras.get(tag.name.casefold())
-        if path is None:
-            notes.append(f"LoRA `{tag.name}` is missing: the picture is made without it")
-        else:
-            wanted.append((Path(path), tag.weight_unet, tag.weight_te, tag.dyn))
-    notes += adapters.set(wanted, forge=plan.flavour != "a1111")
-    encoder = Encoder(
-        model,
-        [load_embedding(Path(path), name) for name, path in plan.embeddings.items()],
-        clip_skip=plan.clip_skip,
-        emphasis=plan.emphasis,
-        forge=plan.flavour == "forge",
-        comfy=plan.flavour == "comfy",
-        comma_backtrack=plan.comma_backtrack,
-        clip_skip_sdxl=plan.clip_skip_sdxl,
-    )
-    return positive, encoder, notes
-
-
-def _load_refiner(plan: RunPlan, model: loader.Model) -> loader.Model:
-    return loader.load(Path(plan.refiner or ""), device=model.device, dtype=model.dtype)
-
-
-def _refined_conds(plan: RunPlan, refiner: loader.Model, positive: str, calls: int) -> Conds:
-    """Prompts encoded anew by the refiner, with the adapters that fit it."""
-    _, encoder, _ = _prepare(plan, refiner, Adapters(refiner), plan.prompt)
-    return conditioning(encoder, plan, positive, plan.negative_prompt, calls, (plan.width, plan.height))
-
-
-# --- second pass ---
-
-
-def _second_pass(
-    plan: RunPlan, hires: HiresPlan, shared: Pass, adapters: Adapters, latent: Tensor, calls: int
-) -> tuple[Tensor, list[str]]:
-    model = shared.model
-    sampler = hires.sampler if hires.sampler in samplers.SAMPLERS else plan.sampler
-    assert sampler is not None
-    schedule = hires.schedule or plan.schedule
-    text = hires.prompt if hires.prompt is not None else plan.prompt
-    negative = hires.negative_prompt if hires.negative_prompt is not None else plan.negative_prompt
-    positive, encoder, notes = _prepare(plan, model, adapters, text)
-    hires_calls = expected_calls(sampler, hires.steps)
-    size = hires.cover or (hires.width, hires.height)
-    conds = conditioning(encoder, plan, positive, negative, calls, size, hires_calls=hires_calls)
-    larger = _enlarge(hires, model, latent)
-    scale = hires.cfg_scale if hires.cfg_scale is not None else plan.cfg_scale
-    denoiser = Denoiser(model, shared.table, shared.alphas, conds, scale, plan, hires_calls, lcm=sampler == "lcm")
-    noise = shared.noise()
-    fresh = noise.first(tuple(larger.shape[1:])).to(model.device)
-    out = shared.run(
-        denoiser, noise, sampler, schedule, hires.steps, larger, fresh, strength=hires.denoise, exact=True,
-        what="second pass, step",
-    )  # fmt: skip
-    return out, notes
-
-
-def _enlarge(hires: HiresPlan, model: loader.Model, latent: Tensor) -> Tensor:
-    factor = model.factor
-    if hires.upscaler in LATENT_UPSCALERS:
-        mode, antialias = LATENT_UPSCALERS[hires.upscaler]
-        size = (hires.height // factor, hires.width // factor)
-        out = torch.nn.functional.interpolate(latent, size=size, mode=mode, antialias=antialias)
-    else:
-        images = decode(model, latent)
-        grown = [_enlarge_image(image, hires) for image in images]
-        out = torch.cat([encode_image(model, image) for image in grown])
-    if hires.cover:
-        cut_x = (hires.width - hires.cover[0]) // factor
-        cut_y = (hires.height - hires.cover[1]) // factor
-        out = out[:, :, cut_y // 2 : out.shape[2] - (cut_y + 1) // 2, cut_x // 2 : out.shape[3] - (cut_x + 1) // 2]
-    return out
-
-
-def _enlarge_image(image: Image.Image, hires: HiresPlan) -> Image.Image:
-    target = (hires.width, hires.height)
-    if hires.upscaler == "Lanczos":
-        scale = max(target[0] / image.width, target[1] / image.height)
-        image = image.resize(
-            (int(image.width * scale // 8 * 8), int(image.height * scale // 8 * 8)), Image.Resampling.LANCZOS
-        )
-    elif hires.upscaler == "Nearest":
-        return image.resize(target, Image.Resampling.NEAREST)
-    return image if image.size == target else image.resize(target, Image.Resampling.LANCZOS)
-
-
-# --- pictures and latents ---
-
-
-def decode(model: loader.Model, latent: Tensor) -> list[Image.Image]:
-    """Latents → 8-bit pictures, truncated as the WebUI does."""
-    if model.vae is None:
-        raise RunError("this checkpoint has no VAE", hint="install one and pass it with --vae")
-    out = []
-    for one in latent:
-        pixels = model.vae.decode((one[None] / model.scaling).float(), return_dict=False)[0]
-        if not bool(torch.isfinite(pixels).all()):
-            raise RunError("the VAE gave no picture (NaN)", hint="try --dtype fp32")
-        bytes_ = (((pixels[0] + 1) / 2).clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        out.append(Image.fromarray(bytes_))
-    return out
-
-
-def encode_image(model: loader.Model, image: Image.Image) -> Tensor:
-    """Picture → latent [1, 4, h, w], the posterior's mean (its spread is about 1e-4)."""
-    import numpy as np
-
-    assert model.vae is not None
-    data = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)[None]
-    posterior = model.vae.encode((data * 2 - 1).to(model.device), return_dict=False)[0]
-    return posterior.mode() * model.scaling  # type: ignore[no-any-return]
-
-
-def _init_latent(plan: RunPlan, model: loader.Model) -> Tensor:
-    with Image.open(plan.init_image or "") as opened:
-        image = opened.convert("RGB")
-    if image.size != (plan.width, plan.height):
-        image = image.resize((plan.width, plan.height), Image.Resampling.LANCZOS)
-    return encode_image(model, image).expand(plan.batch, -1, -1, -1)
-
-
-def _latent_mask(plan: RunPlan, shape: tuple[int, ...]) -> Tensor:
-    """1 where the picture is to be made anew, at latent size."""
-    import numpy as np
-    from PIL import ImageFilter
-
-    with Image.open(plan.mask or "") as opened:
-        mask = opened.convert("L").filter(ImageFilter.GaussianBlur(plan.mask_blur))
-    small = mask.convert("RGB").resize((shape[2], shape[1]))
-    return torch.from_numpy(np.around(np.asarray(small, dtype=np.float32)[..., 0] / 255))[None, None]
+def _seeds(plan: RunPlan, turn: int) -> tuple[list[int], list[int]]:
+    """(seeds, subseeds) of one batch: the seed counts up, or with a variation the subseed does."""
+    numbers = range(turn * plan.batch, (turn + 1) * plan.batch)
+    if plan.subseed_strength:
+        return [plan.seed] * plan.batch, [(plan.subseed or 0) + n for n in numbers]
+    return [plan.seed + n for n in numbers], [(plan.subseed or 0) + n for n in numbers]
 
 
 def _set_tiling(model: loader.Model, on: bool) -> None:

@@ -3,11 +3,14 @@
     denoise(x, sigma) -> denoised       x, denoised: [batch, channels, height, width]; sigma: a number
     noise(sigma, sigma_next) -> tensor  unit-variance noise shaped as x
     eps(x, t) -> e                      the DDIM family: unit-scale x, timestep t (may be fractional)
+    uncond() -> tensor                  CFG++: the negative prompt's part of the last call, estimate or ε
     on_step(index, total)               after each step
 
 Sources: Karras et al. 2022 (Euler, Heun, churn), Lu et al. 2022 (DPM-Solver, DPM-Solver++), Liu et al. 2022 (PLMS),
-Song et al. 2020 (DDIM), Zhao et al. 2023 (UniPC), Xu et al. 2023 (Restart), Luo et al. 2023 (LCM), Zhang and Chen 2022
-(iPNDM, DEIS), Chung et al. 2024 (CFG++). Which draws are made, and in which order, follows k-diffusion.
+Song et al. 2020 (DDIM), Ho et al. 2020 (DDPM), Zhao et al. 2023 (UniPC), Xu et al. 2023 (Restart), Luo et al. 2023
+(LCM), Zhang and Chen 2022 (iPNDM, DEIS), Chung et al. 2024 (CFG++), Zhang et al. 2023 (RES), Permenter and Yuan 2023
+(gradient estimation). Which draws are made, and in which order, follows k-diffusion; a draw that would be thrown away
+at every step is not made.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import Tensor
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Any, Any], Tensor]
 OnStep = Callable[[int, int], None]
+Uncond = Callable[[], Tensor]
 
 
 def ignore(index: int, total: int) -> None:
@@ -39,7 +43,9 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> tuple
 
 
 def _churned(x: Tensor, sigma: Tensor, n: int, noise: Noise, churn: dict[str, float]) -> tuple[Tensor, Tensor]:
-    """Add `s_churn` noise before a step; the draw is made even when it is thrown away."""
+    """Add `s_churn` noise before a step. With churn the draw is made even where it is thrown away (outside tmin–tmax)."""
+    if not churn.get("s_churn"):
+        return x, sigma
     s_churn, s_noise = churn.get("s_churn", 0.0), churn.get("s_noise", 1.0)
     low, high = churn.get("s_tmin", 0.0), churn.get("s_tmax", 0.0) or math.inf
     gamma = min(s_churn / n, 2**0.5 - 1) if low <= float(sigma) <= high else 0.0
@@ -176,7 +182,7 @@ def sample_lms(
         slopes.append((x - denoise(x, sigmas[i])) / sigmas[i])
         slopes = slopes[-order:]
         count = min(i + 1, order)
-        x = x + sum(coefficient(count, i, j) * slope for j, slope in zip(range(count), reversed(slopes), strict=False))
+        x = x + _weighted([coefficient(count, i, j) for j in range(count)], slopes[::-1])
         on_step(i, n)
     return x
 
@@ -556,9 +562,9 @@ def sample_heunpp2(
         x, sigma = _churned(x, sigmas[i], n, noise, churn)
         slope = (x - denoise(x, sigma)) / sigma
         dt = sigmas[i + 1] - sigma
-        if sigmas[i + 1] == 0:
+        if i + 1 == n:
             x = x + slope * dt
-        elif i + 2 >= len(sigmas) or sigmas[i + 2] == 0:
+        elif i + 2 == n:
             ahead = x + slope * dt
             slope_2 = (ahead - denoise(ahead, sigmas[i + 1])) / sigmas[i + 1]
             w = 2 * top
@@ -585,7 +591,248 @@ def sample_ipndm(
     slopes: list[Tensor] = []
     for i in range(n):
         slopes = [(x - denoise(x, sigmas[i])) / sigmas[i], *slopes][:order]
-        x = x + (sigmas[i + 1] - sigmas[i]) * sum(w * d for w, d in zip(weights[len(slopes)], slopes, strict=True))
+        x = x + (sigmas[i + 1] - sigmas[i]) * _weighted(weights[len(slopes)], slopes)
+        on_step(i, n)
+    return x
+
+
+def _weighted(weights: Any, tensors: list[Tensor]) -> Tensor:
+    return sum((w * d for w, d in zip(weights, tensors, strict=True)), start=torch.zeros_like(tensors[0]))
+
+
+def sample_ipndm_v(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, order: int = 4, **_: float
+) -> Tensor:
+    """iPNDM with weights for steps of unequal length (as the WebUI's implementation has them)."""
+    n = len(sigmas) - 1
+    slopes: list[Tensor] = []
+    for i in range(n):
+        slopes = [(x - denoise(x, sigmas[i])) / sigmas[i], *slopes][:order]
+        steps = [float(sigmas[i + 1 - k] - sigmas[i - k]) for k in range(len(slopes))]
+        x = x + steps[0] * _weighted(_unequal_weights(*steps), slopes)
+        on_step(i, n)
+    return x
+
+
+def _unequal_weights(h: float, h1: float = 0, h2: float = 0, h3: float = 0) -> list[float]:
+    """Adams–Bashforth weights for the last steps h, h1, h2, h3; the third term is not quite Lagrange's, and meant so."""
+    if not h1:
+        return [1.0]
+    first, second = (2 + h / h1) / 2, -(h / h1) / 2
+    if not h2:
+        return [first, second]
+    third = (1 - h / (3 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2
+    if not h3:
+        return [first + third, second - (1 + h1 / h2) * third, third * h1 / h2]
+    fourth = ((1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))) * (
+        h * (h + h1) * (h + h1 + h2) / (h1 * (h1 + h2) * (h1 + h2 + h3))
+    )
+    far = h1 * (h1 + h2) / (h2 * (h2 + h3))
+    return [
+        first + third + fourth,
+        second - (1 + h1 / h2) * third - (1 + h1 / h2 + far) * fourth,
+        third * h1 / h2 + (h1 / h2 + far * (1 + h2 / h3)) * fourth,
+        -fourth * far * h1 / h2,
+    ]
+
+
+def sample_deis(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, order: int = 3, **_: float
+) -> Tensor:
+    """DEIS, tAB form: Lagrange polynomials in VP time, integrated numerically (Zhang and Chen 2022)."""
+    n = len(sigmas) - 1
+    times, low, high = _vp_time(sigmas.double().cpu())
+    slopes: list[Tensor] = []
+    for i in range(n):
+        slopes = [(x - denoise(x, sigmas[i])) / sigmas[i], *slopes][:order]
+        if len(slopes) == 1 or sigmas[i + 1] <= 0:
+            x = x + (sigmas[i + 1] - sigmas[i]) * slopes[0]
+        else:
+            x = x + _weighted(_deis_weights(times, i, len(slopes), low, high), slopes)
+        on_step(i, n)
+    return x
+
+
+def _vp_time(
+    sigmas: Tensor, start: float = 1e-3, low: float = 0.002, high: float = 80.0
+) -> tuple[Tensor, float, float]:
+    """σ → time of a VP process with linear β that reaches σ = 0.002 … 80 in 0.001 … 1; and its β at both ends."""
+    slope = 2 * (math.log(low**2 + 1) / start - math.log(high**2 + 1)) / (start - 1)
+    first = math.log(high**2 + 1) - 0.5 * slope
+    times = ((first**2 + 2 * slope * (sigmas**2 + 1).log()).sqrt() - first) / slope
+    return times, first, slope + first
+
+
+def _deis_weights(times: Tensor, i: int, order: int, low: float, high: float, points: int = 10000) -> list[float]:
+    taus = torch.linspace(float(times[i]), float(times[i + 1]), points, dtype=torch.float64)
+    log_alpha = -0.5 * taus**2 * (high - low) - taus * low
+    alpha = log_alpha.exp()
+    integrand = 0.5 * (taus * (high - low) + low) / (alpha * (1 - alpha)).sqrt()
+    width = float(times[i + 1] - times[i]) / points
+    out = []
+    for j in range(order):
+        basis = torch.ones_like(taus)
+        for k in range(order):
+            if k != j:
+                basis = basis * (taus - times[i - k]) / (times[i - j] - times[i - k])
+        out.append(float((integrand * basis).sum()) * width)
+    return out
+
+
+def sample_ddpm(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, **_: float
+) -> Tensor:
+    """Ancestral steps of the DDPM posterior, at unit scale between σ levels (Ho et al. 2020)."""
+    n = len(sigmas) - 1
+    for i in range(n):
+        sigma, following = sigmas[i], sigmas[i + 1]
+        e = (x - denoise(x, sigma)) / sigma
+        bar, bar_next = 1 / (sigma**2 + 1), 1 / (following**2 + 1)
+        alpha = bar / bar_next
+        x = (1 / alpha).sqrt() * (x / (1 + sigma**2).sqrt() - (1 - alpha) * e / (1 - bar).sqrt())
+        if following > 0:
+            x = x + ((1 - alpha) * (1 - bar_next) / (1 - bar)).sqrt() * noise(sigma, following)
+            x = x * (1 + following**2).sqrt()
+        on_step(i, n)
+    return x
+
+
+def sample_gradient_estimation(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    noise: Noise,
+    on_step: OnStep = ignore,
+    gamma: float = 2.0,
+    **_: float,
+) -> Tensor:
+    """Euler with the slope carried on past its last change (Permenter and Yuan 2023)."""
+    n = len(sigmas) - 1
+    last: Tensor | None = None
+    for i in range(n):
+        denoised = denoise(x, sigmas[i])
+        slope = (x - denoised) / sigmas[i]
+        if sigmas[i + 1] == 0:
+            x = denoised
+        else:
+            ahead = slope if last is None else gamma * slope + (1 - gamma) * last
+            x = x + ahead * (sigmas[i + 1] - sigmas[i])
+        last = slope
+        on_step(i, n)
+    return x
+
+
+def sample_res_multistep_ancestral(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, eta: float = 1.0,
+    s_noise: float = 1.0, uncond: Uncond | None = None, **_: float,
+) -> Tensor:  # fmt: skip
+    """Refined exponential solver, two steps (Zhang et al. 2023); with `uncond` its CFG++ form."""
+    n = len(sigmas) - 1
+    previous: Tensor | None = None
+    before = torch.zeros(())
+    for i in range(n):
+        denoised = denoise(x, sigmas[i])
+        down, up = ancestral_step(sigmas[i], sigmas[i + 1], eta)
+        if down == 0 or previous is None:
+            if uncond is None:
+                x = x + (x - denoised) / sigmas[i] * (down - sigmas[i])
+            else:
+                x = denoised + (x - uncond()) / sigmas[i] * down
+        else:
+            h = sigmas[i].log() - down.log()
+            reach = (before.log() - sigmas[i - 1].log()) / h
+            phi_1 = torch.expm1(-h) / -h
+            phi_2 = (phi_1 - 1) / -h
+            new, old = phi_1 - phi_2 / reach, phi_2 / reach
+            latest = denoised
+            if uncond is not None:
+                latest = uncond()
+                x = x + (denoised - latest)
+            x = (-h).exp() * x + h * (new * latest + old * previous)
+        if sigmas[i + 1] > 0 and eta:
+            x = x + noise(sigmas[i], sigmas[i + 1]) * s_noise * up
+        previous = denoised if uncond is None else uncond()
+        before = down
+        on_step(i, n)
+    return x
+
+
+def sample_res_multistep(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore,
+    uncond: Uncond | None = None, **_: float,
+) -> Tensor:  # fmt: skip
+    """Refined exponential solver, two steps, without noise."""
+    return sample_res_multistep_ancestral(denoise, x, sigmas, noise=noise, on_step=on_step, eta=0.0, uncond=uncond)
+
+
+# --- CFG++: the step goes to the guided estimate, in the direction of the negative prompt's ---
+
+
+def sample_euler_ancestral_cfg_pp(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, uncond: Uncond, on_step: OnStep = ignore,
+    eta: float = 1.0, s_noise: float = 1.0, **_: float,
+) -> Tensor:  # fmt: skip
+    """Euler steps of CFG++, noise back up (Chung et al. 2024)."""
+    n = len(sigmas) - 1
+    for i in range(n):
+        denoised = denoise(x, sigmas[i])
+        down, up = ancestral_step(sigmas[i], sigmas[i + 1], eta)
+        x = denoised + (x - uncond()) / sigmas[i] * down
+        if sigmas[i + 1] > 0 and eta:
+            x = x + noise(sigmas[i], sigmas[i + 1]) * s_noise * up
+        on_step(i, n)
+    return x
+
+
+def sample_euler_cfg_pp(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, uncond: Uncond, on_step: OnStep = ignore, **_: float
+) -> Tensor:
+    """Euler steps of CFG++."""
+    return sample_euler_ancestral_cfg_pp(denoise, x, sigmas, noise=noise, uncond=uncond, on_step=on_step, eta=0.0)
+
+
+def sample_dpmpp_2s_ancestral_cfg_pp(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, uncond: Uncond, on_step: OnStep = ignore,
+    eta: float = 1.0, s_noise: float = 1.0, **_: float,
+) -> Tensor:  # fmt: skip
+    """DPM-Solver++(2S) with CFG++ steps."""
+    n = len(sigmas) - 1
+    for i in range(n):
+        denoised = denoise(x, sigmas[i])
+        away = denoised - uncond()
+        down, up = ancestral_step(sigmas[i], sigmas[i + 1], eta)
+        if down == 0:
+            x = denoised
+        else:
+            t, t_next = -sigmas[i].log(), -down.log()
+            h = t_next - t
+            s = t + h / 2
+            half = ((-s).exp() / (-t).exp()) * (x + away) - (-h / 2).expm1() * denoised
+            x = ((-t_next).exp() / (-t).exp()) * (x + away) - (-h).expm1() * denoise(half, (-s).exp())
+        if sigmas[i + 1] > 0:
+            x = x + noise(sigmas[i], sigmas[i + 1]) * s_noise * up
+        on_step(i, n)
+    return x
+
+
+def sample_dpmpp_2m_cfg_pp(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, uncond: Uncond, on_step: OnStep = ignore, **_: float
+) -> Tensor:
+    """DPM-Solver++(2M) with CFG++ steps."""
+    n = len(sigmas) - 1
+    previous: Tensor | None = None
+    for i in range(n):
+        denoised = denoise(x, sigmas[i])
+        plain = uncond()
+        t, t_next = -sigmas[i].log(), -sigmas[i + 1].log()
+        h = t_next - t
+        mixed = -torch.exp(-h) * plain
+        if previous is not None and sigmas[i + 1] != 0:
+            r = (t + sigmas[i - 1].log()) / h
+            mixed = mixed - torch.expm1(-h) * (1 / (2 * r)) * (denoised - previous)
+        x = denoised + mixed + torch.exp(-h) * x
+        previous = plain
         on_step(i, n)
     return x
 
@@ -603,11 +850,11 @@ Eps = Callable[..., Tensor]
 
 def sample_ddim(
     eps: Eps, x: Tensor, timesteps: Tensor, alphas: Tensor, *, noise: Noise, on_step: OnStep = ignore, eta: float = 0.0,
-    uncond_direction: Callable[[], Tensor] | None = None,
+    uncond: Uncond | None = None,
 ) -> Tensor:  # fmt: skip
     """DDIM over `timesteps` from last to second; x at unit scale, `alphas` = ᾱ in float64.
 
-    `uncond_direction` gives the unconditional ε of the last call: the direction term of CFG++.
+    `uncond` gives the unconditional ε of the last call: the direction term of CFG++.
     """
     n = len(timesteps) - 1
     levels = alphas[timesteps].double()
@@ -617,9 +864,10 @@ def sample_ddim(
         a, a_prev = float(levels[i]), float(before[i])
         spread = eta * math.sqrt((1 - a_prev) / (1 - a) * (1 - a / a_prev))
         x0 = (x - math.sqrt(1 - a) * e) / math.sqrt(a)
-        direction = uncond_direction() if uncond_direction is not None else e
-        fresh = noise(0, 0)
-        x = math.sqrt(a_prev) * x0 + math.sqrt(max(1 - a_prev - spread**2, 0)) * direction + spread * fresh
+        direction = uncond() if uncond is not None else e
+        x = math.sqrt(a_prev) * x0 + math.sqrt(max(1 - a_prev - spread**2, 0)) * direction
+        if spread:
+            x = x + spread * noise(0, 0)
         on_step(step, n)
     return x
 
@@ -767,6 +1015,7 @@ class SamplerInfo:
     noise: Literal["generator", "brownian"] = "generator"
     family: Literal["k", "range", "ddim"] = "k"
     options: frozenset[str] = frozenset()
+    uncond: bool = False  # steps by the negative prompt's part too (CFG++)
 
 
 CHURN = frozenset({"s_churn", "s_tmin", "s_tmax", "s_noise"})
@@ -794,8 +1043,20 @@ SAMPLERS: dict[str, SamplerInfo] = {
     "restart": SamplerInfo(sample_restart, "karras", second_order=True, options=frozenset({"s_noise"})),
     "lcm": SamplerInfo(sample_lcm),
     "ipndm": SamplerInfo(sample_ipndm),
+    "ipndm_v": SamplerInfo(sample_ipndm_v),
+    "deis": SamplerInfo(sample_deis),
+    "ddpm": SamplerInfo(sample_ddpm),
+    "gradient_estimation": SamplerInfo(sample_gradient_estimation),
+    "res_multistep": SamplerInfo(sample_res_multistep),
+    "res_multistep_ancestral": SamplerInfo(sample_res_multistep_ancestral, options=ETA),
+    "res_multistep_cfg_pp": SamplerInfo(sample_res_multistep, uncond=True),
+    "euler_cfg_pp": SamplerInfo(sample_euler_cfg_pp, uncond=True),
+    "euler_ancestral_cfg_pp": SamplerInfo(sample_euler_ancestral_cfg_pp, options=ETA, uncond=True),
+    "dpmpp_2s_ancestral_cfg_pp": SamplerInfo(sample_dpmpp_2s_ancestral_cfg_pp, options=ETA, uncond=True),
+    "dpmpp_2m_cfg_pp": SamplerInfo(sample_dpmpp_2m_cfg_pp, uncond=True),
     "ddim": SamplerInfo(sample_ddim, family="ddim"),
-    "ddim_cfgpp": SamplerInfo(sample_ddim, family="ddim"),
+    "ddim_cfgpp": SamplerInfo(sample_ddim, family="ddim", uncond=True),
     "plms": SamplerInfo(sample_plms, family="ddim"),
     "uni_pc": SamplerInfo(sample_uni_pc, family="ddim"),
+    "uni_pc_bh2": SamplerInfo(sample_uni_pc, family="ddim"),
 }
