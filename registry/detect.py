@@ -248,6 +248,14 @@ def _from_picture(path: Path, size: int) -> FileFacts:
     return plain
 
 
+def is_embedding_picture(path: Path) -> bool:
+    """Whether a PNG carries an embedding rather than (only) generation settings. Reads no pixels."""
+    try:
+        return _from_picture(path, path.stat().st_size).kind == "embedding"
+    except OSError:
+        return False
+
+
 def _embedding_in_picture(data: bytes, size: int) -> FileFacts:
     broken = FileFacts("unknown", size, notes=("it is a picture with a broken embedding in it",))
     try:
@@ -297,7 +305,7 @@ def from_header(found: Header, *, size: int, alphas: Iterable[float] = ()) -> Fi
     if alpha and rank and alpha > rank:
         notes.append(f"alpha {alpha:g} is above rank {rank}: it acts {alpha / rank:g} times as strong as its numbers")
     precision, dtypes = _precision(found)
-    guess = story.base_model_guess if story.family in (None, family) else None
+    guess = training.base_model(found.metadata, family) if family in families.HUB_NAMES else None
     return FileFacts(
         format=found.format,
         bytes=size,
@@ -371,13 +379,9 @@ def _adapter_shape(adapter: adapters.Adapter, tensors: Mapping[str, Tensor], sto
     name = family.name if family else None
     text_family = _family_of_text(adapter.text)
     certain = family is not None and family.note is None
-    notes = [family.note] if family and family.note and story.family is None and not text_family else []
-    if not certain and text_family:
-        name = text_family
-    elif family and story.family and not certain:
-        name = story.family  # the layers fit several families, the metadata names one
-    if family and name == "flux1" and story.family == "chroma1":
-        name, certain = "chroma1", False  # Chroma's layers are a part of Flux's
+    settled = next((f for f in (story.family, text_family) if family and f in (family.name, *family.others)), None)
+    notes = [family.note] if family and family.note and settled is None else []
+    name = settled or name or text_family
     kind = adapter.kind
     if kind in {"lora", "dora"} and name == "flux1" and adapter.network.input("^img_in$", "^x_embedder$") == 128:
         kind = "control_lora"

@@ -130,7 +130,8 @@ class Family:
 
     name: str
     architecture: str | None = None
-    note: str | None = None
+    note: str | None = None  # why it is only likely
+    others: tuple[str, ...] = ()  # families whose adapters look the same; metadata may decide between them
 
 
 # Fragments that only one family has, most telling first. Each row: family, then fragments that must all agree.
@@ -233,7 +234,8 @@ def _cosmos(n: Network) -> Family | None:
     if (n.input("_attn_q_proj", "mlp_layer#", "_attn_output_proj") or 0) == 5120:
         return Family("cosmos-predict2", "cosmos-predict2-14b")
     if n.adapter:
-        return Family("anima", "Anima", "Anima and Cosmos-Predict2 2B share these layers; Anima is the common one")
+        note = "Anima and Cosmos-Predict2 2B share these layers; Anima is the common one"
+        return Family("anima", "Anima", note, ("cosmos-predict2",))
     return Family("cosmos-predict2", "cosmos-predict2-2b")
 
 
@@ -324,7 +326,8 @@ def _mmdit(n: Network) -> Family | None:
     if width == 4096:
         return Family("qwen-image-2.1", "qwen-image-2.1")
     if n.adapter and not n.unwrapped and count <= 19 and width == 3072:
-        return Family("flux1", "Flux.1-dev", "only double blocks are trained; Qwen-Image names them alike")
+        note = "only double blocks are trained, which Qwen-Image names alike"
+        return Family("flux1", "Flux.1-dev", note, ("qwen-image",))
     if width == 3072 or count > 38:
         return Family("qwen-image", "Qwen-Image")
     return Family("sd3", "stable-diffusion-v3-medium") if n.has("ff_context") else None
@@ -392,6 +395,8 @@ def _attn_blocks(n: Network) -> Family | None:
         return Family("cosmos-predict2", "cosmos-predict2")
     if not n.adapter and not n.has("scale_shift_table", "^caption_projection"):
         return None
+    if width == 3072 and n.blocks.get("transformer_blocks") == 48:
+        return _member("mochi", n)
     names = {
         1152: "pixart-sigma", 2240: "sana", 1920: "cogvideox", 3072: "cogvideox", 2560: "cogview4", 4096: "ltx-2",
         2048: "ltx-video",
@@ -417,8 +422,8 @@ def _unet(n: Network) -> Family | None:
         return None
     vector = n.input("^label_emb_#_#", "^add_embedding_linear_#", "^class_embedding_linear_#")
     kind = _VECTORS.get(vector or 0) or _CONTEXT.get(text_width(n) or 0)
-    if kind is None and (kind := _by_blocks(n)) == "sd1":
-        return Family("sd1", _unet_member("sd1", n), "SD1 and SD2 share these layers")
+    if kind is None:
+        return _by_blocks(n)
     if kind == "refiner":
         return Family("sdxl", "stable-diffusion-xl-v1-refiner")
     return _member(kind, n) if kind else None
@@ -434,7 +439,7 @@ def text_width(n: Network) -> int | None:
     return max(known or seen, key=lambda width: (known or seen)[width], default=None)
 
 
-def _by_blocks(n: Network) -> str | None:
+def _by_blocks(n: Network) -> Family | None:
     """Without a known width: SDXL has deeper blocks in fewer places."""
     if not n.adapter and not n.has("attnB_to_k"):
         return None
@@ -447,9 +452,13 @@ def _by_blocks(n: Network) -> str | None:
         "down_blocks_3_", "output_blocks_9_1_", "output_blocks_10_1_", "output_blocks_11_1_",
     )  # fmt: skip
     places_1 = any(name.startswith(only_1) for name in n.raw)
-    if deep or (places_xl and not places_1):
-        return "sdxl"
-    return "sd1" if places_1 else None
+    if deep:
+        return _member("sdxl", n)
+    if places_xl and not places_1:
+        return Family("sdxl", ARCHITECTURES["sdxl"], "only the places of its blocks say SDXL", ("sd1", "sd2", "kolors"))
+    if places_1:
+        return Family("sd1", _unet_member("sd1", n), "SD1 and SD2 share these layers", ("sd2",))
+    return None
 
 
 # --- the exact member of a family -------------------------------------------------------------------------------------
@@ -458,7 +467,10 @@ def _by_blocks(n: Network) -> str | None:
 def _member(name: str, n: Network) -> Family:
     decide = _MEMBERS.get(name)
     architecture = decide(n) if decide else ARCHITECTURES.get(name, name)
-    return Family(name, architecture)
+    return Family(name, architecture, others=_SAME_LAYERS.get(name, ()) if n.adapter else ())
+
+
+_SAME_LAYERS = {"flux1": ("chroma1", "longcat-image", "bria"), "sdxl": ("kolors",)}
 
 
 def _unet_member(base: str, n: Network) -> str:

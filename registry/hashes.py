@@ -2,12 +2,14 @@
 
     SHA256   64   the whole file
     AutoV2   10   its first digits (A1111's model hash)
-    AutoV1    8   SHA256 of 64 KiB at offset 1 MiB (A1111's old model hash); shorter files hash what is there
+    AutoV1    8   SHA256 of 64 KiB at offset 1 MiB (A1111's old model hash); files that end before have none
     AutoV3   12   SHA256 of a safetensors file behind its header (A1111's LoRA hash); other formats have none
     BLAKE3   64   the whole file
     CRC32     8   the whole file
 
-All of them in one pass, on as many threads as help: hashlib, blake3 and zlib let go of the interpreter while they work.
+A hash of nothing is no name: A1111 computes AutoV1 `e3b0c442` for every short file, the hub records none for them, and
+so do we. All of them in one pass, on as many threads as help: hashlib, blake3 and zlib let go of the interpreter while
+they work.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ LONGEST_HEADER = 100_000_000
 
 
 def hash_file(path: Path, kinds: Iterable[str] = ALL) -> dict[str, str]:
-    """The asked hashes of a file, each byte read once. AutoV3 is left out where a file has none.
+    """The asked hashes of a file, each byte read once. AutoV1 and AutoV3 are left out where a file has none.
 
     >>> hash_file(path, ["SHA256", "AutoV2"])
     {'SHA256': '6F56095F…', 'AutoV2': '6F56095FB5'}
@@ -37,8 +39,8 @@ def hash_file(path: Path, kinds: Iterable[str] = ALL) -> dict[str, str]:
     if unknown := wanted - set(ALL):
         raise ValueError(f"no such hash: {', '.join(sorted(unknown))}")
     found: dict[str, str] = {}
-    if "AutoV1" in wanted:
-        found["AutoV1"] = autov1(path)
+    if "AutoV1" in wanted and (old := autov1(path)):
+        found["AutoV1"] = old
     payload = payload_start(path) if "AutoV3" in wanted else None
     jobs: dict[str, _Job] = {}
     if wanted & {"SHA256", "AutoV2"}:
@@ -61,11 +63,12 @@ def hash_file(path: Path, kinds: Iterable[str] = ALL) -> dict[str, str]:
     return {name: found[name] for name in ALL if name in found and name in wanted}
 
 
-def autov1(path: Path) -> str:
-    """A1111's old 8-digit hash; reads 64 KiB."""
+def autov1(path: Path) -> str | None:
+    """A1111's old 8-digit hash; reads 64 KiB. None for a file of a mebibyte or less."""
     with path.open("rb") as file:
         file.seek(V1_START)
-        return hashlib.sha256(file.read(V1_LENGTH)).hexdigest()[:8].upper()
+        data = file.read(V1_LENGTH)
+    return hashlib.sha256(data).hexdigest()[:8].upper() if data else None
 
 
 def autov3(path: Path) -> str | None:

@@ -57,7 +57,6 @@ class Story:
     kind: str | None = None
     family: str | None = None
     architecture: str | None = None
-    base_model_guess: str | None = None
     rank: int | None = None
     alpha: float | None = None
     prediction: str | None = None
@@ -82,7 +81,6 @@ def read(metadata: Mapping[str, Any]) -> Story:
         kind=_kind(metadata, said),
         family=family,
         architecture=said,
-        base_model_guess=_base(metadata, family),
         rank=_whole(metadata.get("ss_network_dim")) or _whole(_peft(metadata).get("r")),
         alpha=_number(metadata.get("ss_network_alpha")) or _number(_peft(metadata).get("lora_alpha")),
         prediction=_prediction(metadata),
@@ -343,7 +341,7 @@ def _training(metadata: Mapping[str, Any], folders: list[_Folder]) -> dict[str, 
     return found
 
 
-def _base(metadata: Mapping[str, Any], family: str | None) -> str | None:
+def base_model(metadata: Mapping[str, Any], family: str | None) -> str | None:
     """The hub's name of the base checkpoint, where hash or name give it away."""
     sha256 = (_text(metadata, "ss_new_sd_model_hash") or "").lower().removeprefix("0x")
     if sha256[:10] in KNOWN_BASES:

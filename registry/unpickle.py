@@ -176,6 +176,8 @@ class _Machine:
         self.stack.append(found)
 
     def call(self, func: Any, args: Any) -> None:
+        if isinstance(func, Persistent) and isinstance(func.id, tuple) and len(func.id) > 1 and func.id[0] == "module":
+            func = func.id[1]  # old torch files keep a class's source beside it
         if isinstance(func, Global):
             self.seen.called.add(func)
             if func.name in {"_load_from_bytes", "loads", "load"} and isinstance(args, tuple):

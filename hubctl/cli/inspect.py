@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from hubctl.parameters import GenerationParameters
 
+PICKLED = {"ckpt", "pt", "pickle", "bin"}
+TOUCHES = {"unet": "denoiser", "text_encoder": "text encoder", "vae": "VAE", "conv": "convolutions"}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".heic", ".tif", ".tiff"}
 MODELS = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
@@ -28,7 +30,13 @@ def inspect(
     as_: Annotated[
         str | None, typer.Option("--as", metavar="a1111|comfy|json", help="Write it back for another UI")
     ] = None,
-    hashes: Annotated[bool, typer.Option("--hashes/--no-hashes", help="Read the whole file to hash it")] = True,
+    hashes: Annotated[
+        bool | None,
+        typer.Option("--hashes/--no-hashes", help="Read whole model files to hash them; of several only when asked"),
+    ] = None,
+    ask_hub: Annotated[
+        bool, typer.Option("--ask-hub", help="Ask the hub which of a model's hashes it knows, and its base model's")
+    ] = False,
 ) -> None:
     """What a picture or a model file says about itself. No pickle is ever executed.
 
@@ -42,21 +50,22 @@ def inspect(
         failed = 0
         for path in _files(paths):
             try:
-                data = {"path": str(path), **_one(path, hashes=False)}
+                data = {"path": str(path), **_one(path, hashes=bool(hashes), full=full, ask_hub=ask_hub)}
             except KnownError as error:
                 data = {"path": str(path), "error": error.to_json()}
                 failed += 1
-            sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+            _json_line(data)
         if failed:
             _out.say(f"{_out.plural(failed, 'file')} without anything to read")
         return
     if as_:
         sys.stdout.write(_written(paths[0], as_) + "\n")
         return
-    data = _one("-" if paths[0] == "-" else Path(paths[0]), hashes=hashes)
+    path_or_stdin = "-" if paths[0] == "-" else Path(paths[0])
+    data = _one(path_or_stdin, hashes=hashes is not False, full=full, ask_hub=ask_hub)
     if _flags.CURRENT.json:
         _out.document("inspect", data)
-    elif "parameters" in data:
+    elif "tensors" not in data:
         _show_picture(data, full)
     else:
         _show_model(data, full)
@@ -66,18 +75,27 @@ def _files(paths: list[str]) -> Iterator[Path]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            yield from (p for p in sorted(path.rglob("*")) if p.suffix.lower() in PICTURES | MODELS and p.is_file())
+            yield from (each for each in sorted(path.rglob("*")) if _is_ours(each) and each.is_file())
         else:
             yield path
 
 
-def _one(path: Path | str, *, hashes: bool) -> dict[str, Any]:
+def _is_ours(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES | MODELS or path.name.lower().endswith(".header.json")
+
+
+def _json_line(data: dict[str, Any]) -> None:
+    text = json.dumps(data, ensure_ascii=False, default=str)
+    sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+
+def _one(path: Path | str, *, hashes: bool, full: bool, ask_hub: bool) -> dict[str, Any]:
     from hubctl.errors import NotFound
 
     if isinstance(path, Path) and not path.is_file():
         raise NotFound(f"`{path}` is not a file")
     if isinstance(path, Path) and _is_model(path):
-        return _model(path, hashes=hashes)
+        return _model(path, hashes=hashes, full=full, ask_hub=ask_hub)
     parameters = _parameters(path)
     return {"parameters": parameters.to_json(), "warnings": list(parameters.warnings)}
 
@@ -85,6 +103,10 @@ def _one(path: Path | str, *, hashes: bool) -> dict[str, Any]:
 def _is_model(path: Path) -> bool:
     if path.suffix.lower() in MODELS:
         return True
+    if path.suffix.lower() == ".png":
+        from registry import detect
+
+        return detect.is_embedding_picture(path)
     if path.suffix.lower() != ".json":
         return False
     from registry import header
@@ -100,14 +122,63 @@ def _parameters(path: Path | str) -> GenerationParameters:
     return infotext.parse(infotext.read(Path(path)))
 
 
-def _model(path: Path, *, hashes: bool) -> dict[str, Any]:
-    from registry import detect
+def _model(path: Path, *, hashes: bool, full: bool, ask_hub: bool) -> dict[str, Any]:
+    from hubctl.errors import VerificationFailed
+    from registry import detect, pickles
     from registry import hashes as hashing
 
-    facts = detect.inspect(path).to_json()
-    if hashes and path.suffix.lower() != ".json":
-        facts["hashes"] = {**facts.get("hashes", {}), **hashing.hash_file(path)}
-    return facts
+    facts = detect.inspect(path)
+    if facts.format == "unknown":
+        reason = facts.notes[0] if facts.notes else "its first bytes are of no known format"
+        raise VerificationFailed(f"`{path.name}` does not hold a model: {reason}", hint=detect.DAMAGED)
+    data = facts.to_json(full=full)
+    if path.suffix.lower() != ".json":
+        own = hashing.hash_file(path, hashing.ALL if hashes else ["AutoV1"])
+        data["hashes"] = {**own, **data["hashes"]}
+    if facts.format in PICKLED:
+        data["pickle"] = pickles.scan(path).to_json()
+    if ask_hub:
+        data["known"] = _known(data)
+    return data
+
+
+ASKED = (
+    "SHA256",
+    "BLAKE3",
+    "AutoV3",
+    "sshs_model_hash",
+    "modelspec.hash_sha256",
+    "CRC32",
+    "AutoV1",
+    "sshs_legacy_hash",
+)
+
+
+def _known(data: dict[str, Any]) -> dict[str, Any]:
+    """What the hub has under each hash of the file, surest first, and under its base model's; None = nothing."""
+    from hubctl.cli import _app
+    from hubctl.errors import NotFound
+
+    hub = _app.open_hub()
+    wanted = {kind: data["hashes"][kind] for kind in ASKED if data["hashes"].get(kind)}
+    training = data.get("training") or {}
+    if base := training.get("base_model_sha256") or training.get("base_model_hash"):
+        wanted["base model"] = base
+    known: dict[str, Any] = {}
+    for kind, value in wanted.items():
+        short = value[:12] if kind == "sshs_model_hash" else value  # the hub keeps twelve digits of this one
+        try:
+            version = hub.by_hash(short)
+        except NotFound:
+            known[kind] = None
+            continue
+        known[kind] = {
+            "model_id": version.model_id,
+            "version_id": version.id,
+            "model": (version.model or {}).get("name"),
+            "version": version.name,
+        }
+    return known
 
 
 def _written(path: str, kind: str) -> str:
@@ -178,20 +249,56 @@ def _resource(r: dict[str, Any]) -> str:
 
 
 def _show_model(data: dict[str, Any], full: bool) -> None:
-    shown = ("kind", "architecture", "base_family", "base_model_guess", "precision", "format", "rank", "alpha")
+    shown = ("kind", "architecture", "base_family", "base_model_guess", "precision", "format", "layout")
+    ranks, touches = data["ranks"], data["touches"]
+    rank = f"{data['rank']} (of most layers; {', '.join(ranks)})" if len(ranks) > 1 else data["rank"]
+    training = {k: v for k, v in data["training"].items() if not isinstance(v, dict)}
+    counts = {text.casefold(): count for text, count in data["tag_frequency"].items()}
+    words = (
+        f"{word} ({counts[word.casefold()]}×)" if word.casefold() in counts else word for word in data["trained_words"]
+    )
     _out.facts(
         [
-            *((name.replace("_", " "), data.get(name)) for name in shown),
-            ("tensors", data.get("tensors")),
-            ("parameters", _out.number(data.get("parameters"))),
-            ("size", _out.size(data.get("bytes"))),
-            ("trained words", ", ".join(map(str, data.get("trained_words", ())))),
-            *((name, value) for name, value in sorted(data.get("hashes", {}).items())),
+            *((name.replace("_", " "), data[name]) for name in shown),
+            ("rank", rank),
+            ("alpha", data["alpha"]),
+            ("touches", [TOUCHES[name] for name, yes in touches.items() if yes]),
+            *((name.replace("_", " "), value) for name, value in data["details"].items()),
+            ("prediction", data["prediction"]),
+            ("trained at", data["resolution"]),
+            ("tensors", data["tensors"]),
+            ("parameters", _out.number(data["parameters"]) if data["parameters"] else None),
+            ("size", _out.size(data["bytes"])),
+            ("trigger words", list(words)),
+            ("frequent tags", [f"{tag} ({count})" for tag, count in list(data["tag_frequency"].items())[:12]]),
+            ("pickle", _pickle(data.get("pickle"))),
+            *((name, value) for name, value in data["hashes"].items()),
+            *((f"hub: {name}", _found(value)) for name, value in (data.get("known") or {}).items()),
         ]
     )
+    for note in data["notes"]:
+        _out.say(f"· {note}")
+    if full and training:
+        _out.line()
+        _out.table(
+            ["training", "value"], [(key.replace("_", " "), str(value)[:400]) for key, value in training.items()]
+        )
+    if full and data["tag_frequency"]:
+        _out.line()
+        _out.table(["tag", ("pictures", "right")], list(data["tag_frequency"].items())[:100])
     metadata = data.get("metadata") or {}
     if full and metadata:
         _out.line()
         _out.table(["metadata", "value"], [(key, str(value)[:400]) for key, value in sorted(metadata.items())])
     elif metadata:
         _out.say(f"{_out.plural(len(metadata), 'metadata entry', 'metadata entries')} with --full")
+
+
+def _pickle(report: dict[str, Any] | None) -> str | None:
+    return f"{report['verdict']}: {report['reason']}" if report else None
+
+
+def _found(version: dict[str, Any] | None) -> str:
+    if version is None:
+        return "not known"
+    return f"{version['model_id']}@{version['version_id']}  {version['model'] or ''} · {version['version']}"
