@@ -135,6 +135,7 @@ class Transfer:
     pending: list[Segment] = field(default_factory=list)
     active: list[Segment] = field(default_factory=list)
     workers: list[threading.Thread] = field(default_factory=list)
+    working: int = 0
     streams: dict[int, Any] = field(default_factory=dict)
     failure: BaseException | None = None
     received: int = 0
@@ -208,6 +209,8 @@ class Transfer:
         return thread
 
     def _hire(self) -> None:
+        with self.lock:
+            self.working += 1
         self.workers.append(self._start(self._work, "download"))
 
     def _follow(self) -> None:
@@ -235,7 +238,7 @@ class Transfer:
     def _conduct(self) -> None:
         """Report, widen, until nobody works any more."""
         before, before_wall = time.monotonic(), self.job.tuning.wall()
-        while any(worker.is_alive() for worker in self.workers):
+        while self.working:
             self.wake.wait(0.1)
             self.wake.clear()
             if self.job.stop is not None and self.job.stop.is_set():
@@ -321,6 +324,8 @@ class Transfer:
         except BaseException as error:  # raised again by the conductor
             self._fail(error)
         finally:
+            with self.lock:
+                self.working -= 1
             self.wake.set()
 
     def _next(self) -> Segment | None:
