@@ -8,7 +8,8 @@ asked whether it would have done the same; then the halves change places. "Withi
 is the same (weight 0.1, CFG 1, steps 5; for names: the most frequent one).
 
 Text: tests/data/advice.jsonl, sentences written for this table in 15 languages. "dev" was looked at while the reader
-was written; "blind" was written before the reader had seen it: docs/recommend.md keeps its first score.
+was written; "blind" was written before the reader had seen it, and learnt from afterwards (docs/recommend.md keeps its
+first score); "fresh" was written last and nothing was changed for it: its score is what to expect.
 """
 
 from __future__ import annotations
@@ -216,8 +217,9 @@ def print_text() -> None:
         right, wrong, missed = (sum(len(each[i]) for each in map(judge, members)) for i in range(3))
         precision = f"{right / (right + wrong):.1%}" if right + wrong else "–"
         recall = f"{right / (right + missed):.1%}" if right + missed else "–"
-        false = f" ({wrong} false)" if name == "says nothing" else ""
-        print(f"| {name} | {len(members)} | {right + missed} | {precision}{false} | {recall} |")
+        if not right + missed:
+            precision = f"{wrong} said in {len(members)}"
+        print(f"| {name} | {len(members)} | {right + missed} | {precision} | {recall} |")
     for row in rows:
         _, wrong, missed = judge(row)
         if wrong or missed:

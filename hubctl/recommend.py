@@ -128,7 +128,7 @@ def _users(name: str, value: Any, otherwise: Setting | None) -> Setting:
         value = sampler_name(str(value))[0] or value
     elif name == "schedule":
         value = schedule_name(str(value)) or value
-    evidence = ("your own value",)
+    evidence: tuple[str, ...] = ("your own value",)
     if otherwise is not None and otherwise.value != value:
         evidence += (f"{otherwise.source} would be {shown(name, otherwise.value)}",)
     return Setting(value, "user", 1.0, evidence=evidence)
@@ -420,7 +420,7 @@ def _seen(examples: Sequence[tuple[GenerationParameters, int]], own: _Own) -> di
     return {name: seen for name, seen in out.items() if seen is not None}
 
 
-def _read(p: GenerationParameters, own: _Own) -> Iterator[Vote]:
+def _read(p: GenerationParameters, own: _Own) -> Iterator[tuple[str, Any]]:
     """(setting, value) pairs of one image."""
     if (weight := own.weight_in(p)) is not None and abs(weight) <= 5:
         yield "weight", round(float(weight), 3)
@@ -453,7 +453,7 @@ def _read(p: GenerationParameters, own: _Own) -> Iterator[Vote]:
         yield "negative_embeddings", tuple(_embeddings_in(p))
 
 
-def _read_hires(p: GenerationParameters) -> Iterator[Vote]:
+def _read_hires(p: GenerationParameters) -> Iterator[tuple[str, Any]]:
     hires = p.hires
     second_pass = hires is not None and bool(hires.upscale or hires.upscaler or hires.width)
     if p.steps:
@@ -588,7 +588,7 @@ def _from_header(name: str, header: Mapping[str, Any], own: _Own) -> Setting | N
         if skip.isascii() and skip.isdigit() and 1 <= int(skip) <= 12:
             return Setting(int(skip), "header", 0.4, evidence=(f"trained with clip skip {skip}",))
     elif name == "size":
-        text = str(metadata.get("modelspec.resolution") or metadata.get("ss_resolution") or "")
+        text = str(header.get("resolution") or metadata.get("ss_resolution") or "")
         found = re.search(r"(\d{3,4})\D{1,3}(\d{3,4})", text[:40])
         if found:
             size = [int(found[1]), int(found[2])]
@@ -641,7 +641,7 @@ def _creators_number(said: Sequence[Said]) -> Setting | None:
     singles = [s for s in said if s.low is None and s.high is None and s.confidence >= best.confidence - 0.3]
     ranges = [s for s in said if s.low is not None and s.high is not None and s.confidence >= best.confidence - 0.3]
     wide = max(ranges, key=lambda s: s.confidence, default=None)
-    inside = [s for s in singles if wide is not None and wide.low <= s.value <= wide.high]  # type: ignore[operator]
+    inside = [s for s in singles if wide is not None and wide.low <= s.value <= wide.high]
     point = max(inside, key=lambda s: s.confidence, default=None)
     if best.low is not None and best.high is None:  # "25+"
         wide, point = best, best
@@ -666,7 +666,7 @@ def _creators_number(said: Sequence[Said]) -> Setting | None:
 
 def _agrees(word: Setting, value: float, tolerance: float) -> bool:
     if word.low is None and word.high is None:
-        return abs(value - word.value) <= tolerance + 1e-9
+        return bool(abs(value - word.value) <= tolerance + 1e-9)
     low = -math.inf if word.low is None else word.low
     high = math.inf if word.high is None else word.high
     slack = tolerance / 2
@@ -804,8 +804,14 @@ def _schedule(sampler: Setting, said: Mapping[str, list[Said]], seen: Mapping[st
 def _size(name: str, said: Mapping[str, list[Said]], seen: Mapping[str, _Seen]) -> Setting | None:
     """Portrait and landscape of one size agree; the images say which."""
     found = _choice(name, said.get(name, ()), seen.get(name), lambda a, b: sorted(a) == sorted(b))
-    if found is not None and found.source == "creator+images":
-        return replace(found, value=list(seen[name].value))
+    voted = seen.get(name)
+    if found is None or voted is None:
+        return found
+    if found.source == "creator+images":
+        return replace(found, value=list(voted.value))
+    plain = max(s.confidence for s in said.get(name, ())) < 0.8 if said.get(name) else False
+    if plain and voted.n > 1 and voted.share >= 0.6:  # a bare "resolution: 1024" is often that of the training
+        return replace(_of_images(name, voted), alternatives=(found.value, *found.alternatives[:3]))
     return found
 
 

@@ -387,9 +387,9 @@ _LORA_AT = re.compile(r"(?i)\b(?:lora|it|this|file)\s(?:at|@|to|with|between|aro
 
 
 def _bare_weight(figure: _Mark, text: str, unit: Unit, subject: Subject) -> Iterator[Said]:
-    """ "Works best at 0.8", "推荐0.7~1": a fraction beside a recommendation, with no other owner."""
+    """A fraction beside a recommendation that has no other owner: "works best at 0.8", "推荐0.7~1"."""
     near = text[max(0, figure.start - 60) : figure.end + 24]
-    meant = RECOMMENDED.search(near) or _USE_IT.search(near) or _LORA_AT.search(text[: figure.start])
+    meant = bool(RECOMMENDED.search(near) or _USE_IT.search(near) or _LORA_AT.search(text[: figure.start]))
     if figure.low < 0 < figure.high or (OVER.search(near) and HARM.search(text)):
         meant = True
     if not meant or ("." not in figure.spelled and figure.low >= 0):

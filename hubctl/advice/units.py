@@ -106,7 +106,7 @@ def _sentences(text: str) -> Iterator[str]:
             yield sentence.strip()
 
 
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_WIDE: dict[int, int | str] = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _WIDE.update(dict.fromkeys(map(ord, "‐‑‒–—―−﹣ー"), "-"))
 _WIDE.update(dict.fromkeys(map(ord, "〜∼～˜"), "~"))
 _WIDE.update({0x3000: " ", ord("、"): ",", ord("×"): "x", ord("✕"): "x", ord("✖"): "x", ord("“"): '"', ord("”"): '"'})

@@ -186,7 +186,8 @@ def _keyword_pattern() -> re.Pattern[str]:
 
 def _alternatives(phrases: Iterable[str], *, whole: bool) -> str:
     """A pattern for any of the phrases, the longest that fits; `whole` = no letter may follow a letter."""
-    latin, other = [], []
+    latin: list[str] = []
+    other: list[str] = []
     for phrase in phrases:
         (latin if _IS_LETTER.match(phrase) else other).append(phrase)
     parts = [rf"(?<![{LETTER}]){_trie(latin, whole)}"] if latin else []

@@ -69,7 +69,8 @@ def table(headings: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any
     used = [i for i in range(len(headings)) if any(row[i] not in ("", "–") for row in cells)]
     grid = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for i in used:
-        name, justify = headings[i] if isinstance(headings[i], tuple) else (str(headings[i]), "left")
+        heading_of = headings[i]
+        name, justify = heading_of if isinstance(heading_of, tuple) else (heading_of, "left")
         grid.add_column(name, justify="right" if justify == _out.NUMBER else "left", overflow="fold")
     for row in cells:
         grid.add_row(*(Text(row[i]) for i in used))
