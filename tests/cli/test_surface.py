@@ -1,4 +1,4 @@
-"""Every command: help with an example, the shared options on both sides, a refusal that is a sentence, a page in docs."""
+"""Every command: help with an example, shared options on both sides, refusals that are sentences, a page in docs."""
 
 from __future__ import annotations
 
