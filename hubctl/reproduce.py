@@ -173,7 +173,7 @@ def resources(
 
 def needed(parameters: GenerationParameters) -> tuple[ResourceRef, ...]:
     """Every file the run needs, those too that the settings name in passing: refiner, upscaler of the second pass."""
-    from hubctl.run.names import UPSCALERS
+    from hubctl.run.names import UPSCALER_FILES, UPSCALERS
 
     out = [ref for ref in parameters.resources if ref.kind in NEEDED]
     refiner = parameters.refiner
@@ -181,7 +181,7 @@ def needed(parameters: GenerationParameters) -> tuple[ResourceRef, ...]:
         out.append(ResourceRef("refiner", refiner.checkpoint, hash=refiner.hash))
     upscaler = parameters.hires.upscaler if parameters.hires is not None else None
     if upscaler and upscaler not in UPSCALERS and not parameters.of_kind("upscaler"):
-        out.append(ResourceRef("upscaler", upscaler))
+        out.append(ResourceRef("upscaler", UPSCALER_FILES.get(upscaler, upscaler)))
     return tuple(dict.fromkeys(out))
 
 

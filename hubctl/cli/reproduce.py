@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from registry import Registry
 
 
+CLOSE = 0.9  # a similarity from which two pictures are the same to the eye
+
+
 @dataclass
 class Job:
     """One image on its way: what was asked, what it says, what it needs, what will be run."""
@@ -120,13 +123,15 @@ def reproduce(
                 label = f"{place + 1} of {len(plans)}: " if many else ""
                 target = target_of(out, job.source.name, many=many)
                 refuse_overwriting(target, job.source, init, mask)
+                if many:
+                    _out.say(f"\nimage {job.source.name}")
                 result = _make(
                     job, registry, hub, solve=solve, target=target, cache=cache, label=label,
                     device=given(device, settings.device), dtype=given(dtype, settings.dtype),
                 )  # fmt: skip
                 results.append((job, result))
                 if not _flags.CURRENT.json:
-                    _show(result, changed=bool(changes))
+                    _show(result, changed=bool(changes), solved=solve)
                 _refuse_below(result, min_similarity)
     _finish(results, failures, changed=bool(changes), many=many)
 
@@ -447,7 +452,7 @@ def _refuse_below(result: Reproduction, threshold: float | None) -> None:
 # --- the outcome ------------------------------------------------------------------------------------------------------
 
 
-def _show(result: Reproduction, *, changed: bool) -> None:
+def _show(result: Reproduction, *, changed: bool, solved: bool) -> None:
     _out.say(f"✓ made in {result.seconds:.1f} s on {result.device}")
     if result.similarity is not None:
         note = " (your own settings: not expected to match)" if changed else ""
@@ -455,6 +460,8 @@ def _show(result: Reproduction, *, changed: bool) -> None:
     _out.line(str(result.image))
     if result.compare is not None:
         _out.line(str(result.compare))
+    if result.similarity is not None and result.similarity.score < CLOSE and not (changed or solved):
+        _out.hint("`--solve` tries what the settings leave open: noise, schedule, clip skip, VAE")
 
 
 def _finish(
@@ -474,7 +481,7 @@ def _finish(
         return
     if many:
         scores = [result.similarity.score for _, result in results if result.similarity]
-        close = f", {sum(score >= 0.9 for score in scores)} of {len(scores)} at 0.9 or above" if scores else ""
+        close = f", {sum(score >= CLOSE for score in scores)} of {len(scores)} at {CLOSE} or above" if scores else ""
         _out.say(f"{_out.plural(len(results), 'picture')}{close}")
     if failures:
         raise PartialBatch(

@@ -144,3 +144,33 @@ def test_what_is_no_upscaler(tmp_path: Path) -> None:
 def test_no_stand_in_is_left_behind() -> None:
     upscale._spandrel()
     assert "torchvision" not in sys.modules or hasattr(sys.modules["torchvision"], "__file__")
+
+
+@needs_spandrel
+def test_the_second_pass_uses_it(shared: Path, tmp_path: Path) -> None:
+    """From the settings to the picture: an upscaler by its file's name, located like any other resource."""
+    from hubctl.parameters import GenerationParameters, Hires, ResourceRef
+    from hubctl.run import plan as run_plan
+    from hubctl.run import runner
+
+    model = tmp_path / "4x-Tiny.pth"
+    torch.save(esrgan(shuffles=2), model)
+    files = {"checkpoint": shared / "demo-model/tiny-toon-v1.safetensors", "upscaler": model}
+    parameters = GenerationParameters(
+        prompt="an owl", steps=3, sampler="euler", seed=1, width=96, height=96, rng="cpu",
+        resources=(ResourceRef("checkpoint", "toon"),),
+        hires=Hires(upscale=2.0, upscaler="4x-Tiny", denoise=0.5, steps=2),
+    )  # fmt: skip
+
+    def locate(ref: ResourceRef) -> run_plan.Located | None:
+        return run_plan.Located(files[ref.kind]) if ref.kind in files else None
+
+    plan = run_plan.build(parameters, locate=locate)
+    assert plan.hires is not None
+    assert plan.hires.upscaler_path == str(model)
+    assert not any("upscaler" in sentence for sentence in plan.deviations)
+    images = runner.run(plan, device="cpu").images
+    assert images[0].size == (192, 192)
+    del files["upscaler"]
+    without = run_plan.build(parameters, locate=locate)
+    assert "upscaler 4x-Tiny is not here: Lanczos was used" in without.deviations
