@@ -69,8 +69,8 @@ def open_hub(settings: Settings, *, name: str | None = None, token: str | None =
     found = []
     for each in names:
         url = settings.hub_url(each)
-        secret = token or (stored.value if (stored := tokens.find(url, settings.config_path)) else None)
-        found.append((each, url, secret))
+        stored = tokens.find(url, settings.config_path, alone=len(names) == 1)
+        found.append((each, url, token or (stored.value if stored else None)))
     return connect(
         found,
         offline=settings.offline,

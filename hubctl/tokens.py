@@ -1,7 +1,7 @@
 """Hub tokens: where they are looked for, and the one file we write.
 
     CIVITAI_TOKEN, CIVITAI_API_KEY, CIVITAI_API_TOKEN   environment, for the Civitai family of hosts only
-    HUBCTL_TOKEN                                        environment, for the hub of `--hub`
+    HUBCTL_TOKEN                                        environment, for the hub of `--hub`, when that is one hub
     keyring                                             when the extra is installed
     credentials.toml beside the configuration           mode 0600, written by `hubctl login`
     ~/.config/civitai/config.yaml                       the official client's file: read, never written
@@ -46,14 +46,23 @@ def is_civitai(url: str) -> bool:
     return any(host == domain or host.endswith("." + domain) for domain in CIVITAI_DOMAINS)
 
 
-def find(url: str, config_path: Path, environ: Mapping[str, str] = os.environ) -> Token | None:
-    """The token for a hub's base URL, from the first source that has one."""
-    names = (*CIVITAI_VARIABLES, "HUBCTL_TOKEN") if is_civitai(url) else ("HUBCTL_TOKEN",)
-    for name in names:
+def find(url: str, config_path: Path, environ: Mapping[str, str] = os.environ, *, alone: bool = True) -> Token | None:
+    """The token for a hub's base URL, from the first source that has one.
+
+    `alone` says that no other hub is asked: HUBCTL_TOKEN does not say which of several it is for.
+    """
+    family = is_civitai(url) or _is_named_host(url, environ)
+    for name in (*(CIVITAI_VARIABLES if family else ()), *(("HUBCTL_TOKEN",) if alone else ())):
         if value := environ.get(name, "").strip():
             return Token(value, name)
     key = "https://civitai.com" if is_civitai(url) else origin(url)
     return _from_keyring(key) or _from_file(key, config_path) or (_from_official_client() if is_civitai(url) else None)
+
+
+def _is_named_host(url: str, environ: Mapping[str, str]) -> bool:
+    """Whether this is the host that CIVITAI_HOST puts in the place of civitai.com."""
+    host = environ.get("CIVITAI_HOST", "")
+    return bool(host) and origin(url) == origin(host if "://" in host else f"https://{host}")
 
 
 def credentials_path(config_path: Path) -> Path:

@@ -66,6 +66,7 @@ class RudeHub:
     active: int = 0
     most_active: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(5))
+    files: dict[int, bytes] = field(default_factory=dict)  # version id → its data; other versions have `data`
 
     def __enter__(self) -> Self:
         rude = self
@@ -138,9 +139,11 @@ class RudeHub:
         model: dict[str, Any] | None = None,
     ) -> str:
         """List `data` as a model of this hub, as Civitai would; returns what to ask for."""
-        declared = {"SHA256": self.sha256.upper(), "AutoV2": self.sha256[:10].upper()} if hashes is None else hashes
+        data = self.files.get(version_id, self.data)
+        sha256 = hashlib.sha256(data).hexdigest().upper()
+        declared = {"SHA256": sha256, "AutoV2": sha256[:10]} if hashes is None else hashes
         the_file = {
-            "id": 7, "name": name, "type": "Model", "sizeKB": len(self.data) / 1024, "primary": True,
+            "id": 7, "name": name, "type": "Model", "sizeKB": len(data) / 1024, "primary": True,
             "metadata": {"format": "SafeTensor", "fp": "fp16", "size": "pruned"}, "hashes": declared,
             "pickleScanResult": "Success", "virusScanResult": "Success",
             "downloadUrl": f"{self.url}/api/download/models/{version_id}", **(file or {}),
@@ -257,14 +260,14 @@ class RudeHub:
             case "edge":
                 page = b"<!DOCTYPE html><title>Just a moment...</title>"
                 return self._answer(handler, 403, {"Content-Type": "text/html"}, page)
-        self._redirect(handler, self._sign())
+        version = re.search(r"/models/(\d+)", handler.path)
+        self._redirect(handler, self._sign(version[1] if version else "0"))
         return None
 
-    def _sign(self) -> str:
-        expires = f"{time.time() + self.lifetime:.3f}"
-        return (
-            f"http://localhost:{self.port}/storage/model?X-Amz-Expires={expires}&{SIGNATURE_MARK}={self._mac(expires)}"
-        )
+    def _sign(self, version: str) -> str:
+        expires = f"{time.time() + self.lifetime:.6f}"
+        signed = f"X-Amz-Expires={expires}&{SIGNATURE_MARK}={self._mac(expires)}"
+        return f"http://localhost:{self.port}/storage/{version}?{signed}"
 
     def _mac(self, expires: str) -> str:
         return hmac.new(b"storage", expires.encode(), "sha256").hexdigest()
@@ -287,7 +290,7 @@ class RudeHub:
             "more", "gzip", "html", "json", "no_length", "flip", "change", "storage_500", "empty_answer",
             "rename", "hang",
         )  # fmt: skip
-        data = self.data
+        data = self.files.get(int(urlsplit(handler.path).path.rsplit("/", 1)[-1]), self.data)
         if deed == "rename":  # the same bytes, from another store
             self.etag = f'"{self.chance.random()}"'
         if deed == "change":

@@ -65,6 +65,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("hubctl.cli.doctor:doctor", "Check the environment, disk, devices, hub and index"),
     },
 }
+INTERRUPTED = 130
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -147,7 +148,12 @@ def hubctl(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: runs one command line and exits with its status."""
-    raise SystemExit(run(sys.argv[1:] if argv is None else argv))
+    status = run(sys.argv[1:] if argv is None else argv)
+    if status == INTERRUPTED:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
+    raise SystemExit(status)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -159,6 +165,8 @@ def run(argv: Sequence[str]) -> int:
     command.params.extend(_flags.options())
     try:
         status = command.main([*argv], prog_name="hubctl", standalone_mode=False)
+        if status == INTERRUPTED:  # the parser makes a Ctrl-C into this
+            return _interrupted()
         return status if isinstance(status, int) else 0
     except KnownError as error:
         return _report(error)
@@ -194,7 +202,7 @@ def _usage(error: Any) -> int:
 
 def _interrupted() -> int:
     sys.stderr.write("\ninterrupted: what was downloaded so far is kept; the same command continues\n")
-    return 130
+    return INTERRUPTED
 
 
 def _from_os(error: OSError) -> Any:

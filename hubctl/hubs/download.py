@@ -257,22 +257,19 @@ def fetch_many(
     a second Ctrl-C does not wait. The threads are daemons: nothing they hang in can keep the program alive.
     """
     crew = _Crew(list(jobs), on_event, stop or threading.Event())
-    threads = [
-        threading.Thread(target=crew.work, daemon=True, name=f"hubctl-job-{number}")
-        for number in range(min(max(1, parallel), len(crew.jobs)))
-    ]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)
+        for number in range(min(max(1, parallel), len(crew.jobs))):
+            with crew.lock:
+                crew.at_work += 1
+            threading.Thread(target=crew.work, daemon=True, name=f"hubctl-job-{number}").start()
+        while crew.at_work:  # `join` would take an interrupted thread for a finished one
+            crew.left.wait(0.2)
+            crew.left.clear()
     except BaseException:
         crew.stop.set()
         deadline = time.monotonic() + GRACE_SECONDS
-        for thread in threads:
-            if thread.ident is not None:  # it was started
-                thread.join(max(0.0, deadline - time.monotonic()))
+        while crew.at_work and time.monotonic() < deadline:
+            crew.left.wait(0.05)
         raise
     if crew.bug is not None:
         raise crew.bug
@@ -287,9 +284,19 @@ class _Crew:
     results: dict[int, Result] = field(default_factory=dict)
     bug: BaseException | None = None
     begun: int = 0
+    at_work: int = 0
+    left: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def work(self) -> None:
+        try:
+            self._work()
+        finally:
+            with self.lock:
+                self.at_work -= 1
+            self.left.set()
+
+    def _work(self) -> None:
         while (number := self._next()) is not None:
             job = self.jobs[number]
             try:

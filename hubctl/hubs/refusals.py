@@ -151,7 +151,10 @@ def refusal(answer: Answer, hub: str, what: str, *, with_token: bool) -> KnownEr
     if answer.status == 410:
         return Archived(f"{what} is archived on {hub}: {text or 'no longer available'}")
     if answer.status == 404:
-        return NotFound(f"{hub} does not have {what}" + (f": {text}" if text and "not found" not in lower else ""))
+        return NotFound(
+            f"{hub} does not have {what}" + (f": {text}" if text and "not found" not in lower else ""),
+            hint="check the number; `hubctl search` finds what there is, `--hub` asks another hub",
+        )
     if answer.status == 429:
         return _too_many(answer, hub, lower, text)
     if answer.status in TRANSIENT_STATUSES:
@@ -182,7 +185,9 @@ def _denied(answer: Answer, hub: str, what: str, text: str, lower: str, with_tok
         )
     return NoAccess(
         f"{hub} does not give you access to {what}" + (f": {text}" if text else ""),
-        hint=None if with_token else "log in first: `hubctl login`",
+        hint="its page says who may have it: it may be private, or for members only"
+        if with_token
+        else "log in first: `hubctl login`",
     )
 
 

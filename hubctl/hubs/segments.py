@@ -43,6 +43,7 @@ LAG = 5.0  # seconds to go that make even a small rest of a segment worth sharin
 SMALLEST_REST = 1 << 20
 WORTH = 1.15  # how much faster more connections must have made it before still more are tried
 FIRST_CREW = 4
+LEAVE_SECONDS = 1.5  # that a stopped transfer waits for its connections
 
 OnBytes = Callable[[int, int | None], None]
 OnEvent = Callable[..., None]
@@ -291,8 +292,10 @@ class Transfer:
     def _dismiss(self) -> None:
         """Wake everybody who waits for bytes, and wait for them (briefly: they hold nothing that matters)."""
         self._hang_up_all()
-        for worker in self.workers:
-            worker.join(timeout=5)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self.working and time.monotonic() < deadline:
+            self.wake.wait(0.05)
+            self.wake.clear()
 
     def _fail(self, error: BaseException) -> None:
         with self.lock:
