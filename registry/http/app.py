@@ -17,6 +17,7 @@ import hmac
 import json
 import logging
 import re
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,8 @@ def create_app(catalog: Catalog, token: str | None = None) -> Starlette:
         exception_handlers={
             Refusal: _refused,
             HTTPException: _http_error,
-            KnownError: _known_error,
+            KnownError: _for_now,
+            sqlite3.OperationalError: _for_now,
             Exception: _unexpected,
         },
     )
@@ -124,7 +126,8 @@ def _http_error(_: Request, error: Exception) -> Response:
     return answer({"error": text}, error.status_code, error.headers)
 
 
-def _known_error(_: Request, error: Exception) -> Response:
+def _for_now(_: Request, error: Exception) -> Response:
+    """The library is being worked on: locked, or moved from under us."""
     logger.warning("could not answer: %s", error)
     return answer({"error": "Server busy, please retry shortly."}, 503, {"Retry-After": "2"})
 
@@ -513,7 +516,11 @@ class _Items:
 
     def add(self, item: Json) -> bool:
         """Whether there was room; the first always has it."""
-        data = encoded(item)
+        try:
+            data = encoded(item)
+        except RecursionError:
+            logger.warning("left out %s: it is nested too deeply", item.get("id"))
+            return True
         if self._parts and self._size + len(data) > LARGEST_ANSWER:
             return False
         self._parts.append(data)
@@ -573,7 +580,8 @@ def _params(request: Request) -> dict[str, list[str]]:
 
 
 def _base(request: Request) -> str:
-    return f"{request.scope.get('scheme', 'http')}://{request.headers['host']}"
+    scheme = "https" if request.scope.get("scheme") in ("https", "wss") else "http"
+    return f"{scheme}://{request.headers['host']}"
 
 
 def _url(request: Request, params: Params, **changed: str | int) -> str:

@@ -91,11 +91,12 @@ def _server(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         access_log=False,  # it would hold ?token=
+        log_config=None,
         log_level="warning",
         lifespan="off",
         ws="none",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=True,  # X-Forwarded-Proto of a proxy on this machine: addresses in answers are https then
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )

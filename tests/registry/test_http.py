@@ -929,6 +929,13 @@ def test_a_name_that_was_pointed_at_this_machine_learns_nothing(ask: Asked, lock
     assert raw(locked.url, f"GET /api/v1/models?token={TOKEN} HTTP/1.1", "Host: nas.local")[0] == 200
 
 
+def test_behind_a_proxy_with_tls_addresses_are_secure(registry: Registry, ask: Asked) -> None:
+    put(registry, model(3))
+    found = ask("/api/v1/model-versions/31", **{"X-Forwarded-Proto": "https"})
+    assert found["downloadUrl"].startswith("https://127.0.0.1:")
+    assert ask("/api/v1/model-versions/31", **{"X-Forwarded-Proto": "javascript"})["downloadUrl"].startswith("http://")
+
+
 def test_pages_of_other_origins_may_not_ask(ask: Asked) -> None:
     refused = ({"Origin": "https://evil.test"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"})
     for headers in refused:
@@ -978,6 +985,17 @@ def test_json_that_is_none_still_goes_out_as_json(registry: Registry, ask: Asked
     assert (shown["meta"]["cfgScale"], shown["meta"]["deep"], shown["meta"]["seed"]) == (None, [[None]], 2**80)
     assert sorted(ask.ids("/api/v1/models")) == [3, 4]
     assert ask("/api/v1/creators")["items"][0]["username"] == "maker"
+
+
+def test_one_item_nobody_can_write_down_does_not_spoil_a_page(registry: Registry, ask: Asked) -> None:
+    put(registry, model(3, version={"images": [image(88)]}))
+    deep: Any = {"prompt": "x"}
+    for _ in range(940):
+        deep = {"d": deep}
+    row = ("civitai", 89, 31, 1, json.dumps(image(89, meta={"prompt": "x", "d": deep})))
+    with registry.transaction() as db:
+        db.execute("INSERT INTO image(source, image_id, version_id, position, raw) VALUES (?,?,?,?,?)", row)
+    assert 88 in ask.ids("/api/v1/images?withMeta=true")
 
 
 def test_a_damaged_manifest_hides_one_version_only(registry: Registry, ask: Asked) -> None:
