@@ -475,7 +475,7 @@ _MOST_PIXELS = {"sd1": 1.05e6, "sd2": 1.5e6}
 
 def _first_pass_size(p: GenerationParameters, base_model: str) -> tuple[int, int] | None:
     """Width and height, unless they are those of an upscaled picture."""
-    if not p.width or not p.height or min(p.width, p.height) < 128:
+    if not p.width or not p.height or min(p.width, p.height) < 32:
         return None
     most = _MOST_PIXELS.get(advice.base_family(base_model) or "", 2.6e6)
     return (p.width, p.height) if p.width * p.height <= most else None

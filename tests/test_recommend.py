@@ -226,6 +226,12 @@ def test_upscaled_pictures_do_not_recommend_their_size() -> None:
     assert settle([image(width=2304, height=2816, denoise=0.3), image()]).value("size") == [512, 768]
 
 
+def test_miniature_models_have_miniature_sizes() -> None:
+    assert settle([image(width=96, height=96)]).value("size") == [96, 96]
+    assert settle([], "CFG 6-8, 96x96").value("size") == [96, 96]
+    assert "size" not in settle([], "aspect ratio 16x9, 12x24 tiles").settings
+
+
 def test_hires_is_recommended_when_half_of_the_images_use_it() -> None:
     hires = image(hires=Hires(upscale=2.0, upscaler="4x-UltraSharp", denoise=0.4))
     found = settle([hires, hires, image()]).settings["hires"]

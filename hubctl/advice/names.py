@@ -17,7 +17,7 @@ from hubctl.parameters import SCHEDULES, schedule_name
 BAKED_IN = "baked in"
 """The value of `vae` when a checkpoint brings its own."""
 
-SIZE = re.compile(r"(?<![\d.])(\d{3,4})\s?(?:px)?\s?[x*х]\s?(\d{3,4})(?!\d)", re.IGNORECASE)
+SIZE = re.compile(r"(?<![\d.])(\d{2,4})\s?(?:px)?\s?[x*х]\s?(\d{2,4})(?!\d)", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![\d.])(\d{3,4})\s?(?:px)?(?![\d.])")
 UPSCALER = re.compile(
     r"R-?ESRGAN[\s_]?(?:4x|2x)?\+?(?:\s?-?\s?Anime\s?6B)?|"
@@ -130,9 +130,7 @@ def sizes(unit: Unit, sure: float) -> Iterator[Said]:
 
 
 def _is_size(wide: int, high: int) -> bool:
-    return all(256 <= side <= 2048 and side % 4 == 0 for side in (wide, high)) and max(wide, high) <= 3 * min(
-        wide, high
-    )
+    return all(64 <= side <= 2048 and side % 4 == 0 for side in (wide, high)) and max(wide, high) <= 3 * min(wide, high)
 
 
 _VAES: tuple[tuple[str, str], ...] = (
