@@ -52,7 +52,7 @@ def generate(
 
     from hubctl import generate as journey
     from hubctl import reproduce
-    from hubctl.cli.reproduce import given, parse_size, refuse_missing, refuse_overwriting, target_of
+    from hubctl.cli.reproduce import given, labelled, parse_size, refuse_missing, refuse_overwriting, target_of
     from hubctl.errors import UsageError
 
     settings = _app.settings()
@@ -89,7 +89,7 @@ def generate(
                     device=given(device, settings.device),
                     dtype=given(dtype, settings.dtype),
                     cache=cache,
-                    on_step=lambda done, total, what, label=label, tick=tick: tick(done, total, f"{label}{what}"),
+                    on_step=labelled(tick, label),
                 )
             _show(result, first=number == 0, told=run_plan.deviations)
             results.append(result)

@@ -13,7 +13,7 @@ from hubctl.cli import _app, _flags, _out, _progress
 from hubctl.cli._options import Device, DryRun, Dtype, Offload, ProgressKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from hubctl.errors import KnownError
     from hubctl.hubs import Hub
@@ -163,6 +163,11 @@ def _hub() -> Iterator[Hub | None]:
 def given(flag: str | None, setting: str) -> str | None:
     chosen = flag or setting
     return None if chosen == "auto" else chosen
+
+
+def labelled(tick: Callable[[int, int, str], None], label: str) -> Callable[[int, int, str], None]:
+    """Progress that says which of several it is about."""
+    return lambda done, total, what: tick(done, total, f"{label}{what}")
 
 
 def refuse_missing(*paths: Path | None) -> None:
@@ -415,7 +420,7 @@ def _make(
             device=device,
             dtype=dtype,
             cache=cache,
-            on_step=lambda done, total, what: tick(done, total, f"{label}{what}"),
+            on_step=labelled(tick, label),
         )
     for deviation in result.deviations:
         if deviation not in plan.deviations:
