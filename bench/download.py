@@ -11,15 +11,19 @@ process of its own that sends with `sendfile`. Read ratios: both share this mach
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
+import pty
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,11 +72,17 @@ from hubctl.hubs.download import fetch
 from hubctl.hubs.transport import Transport
 from registry import BlobStore
 from registry.partial import open_partial
-url, folder, sha = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-shown = []
-with open_partial(folder / "partial", BlobStore(folder / "blobs"), sha256=sha, size=0, key=url) as partial:
-    fetch(Transport(url, name="bench", lan=True), url, partial, sha256=sha, on_bytes=lambda d, t: shown.append(d))
-    partial.seal(sha)
+url, folder, sha, bars = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[5:] == ["bars"]
+def run(on_bytes):
+    with open_partial(folder / "partial", BlobStore(folder / "blobs"), sha256=sha, size=0, key=url) as partial:
+        fetch(Transport(url, name="bench", lan=True), url, partial, sha256=sha, on_bytes=on_bytes)
+        partial.seal(sha)
+if bars:
+    from hubctl.cli import _progress
+    with _progress.downloads(total=None) as shown:
+        run(lambda done, total: shown.on_bytes("model.safetensors", done, total))
+else:
+    run(lambda done, total: None)
 """
 
 SINGLE = """
@@ -85,23 +95,40 @@ with open(sys.argv[2] + "/f", "rb") as file:
     assert hashlib.file_digest(file, "sha256").hexdigest() == sys.argv[3]
 """
 
+Run = tuple[float, float, float]  # seconds, CPU seconds, peak MB
 
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """(seconds, CPU seconds, peak MB) of a command; it must succeed."""
+
+def timed(command: list[str], *, terminal: bool = False) -> Run:
+    """A command that must succeed; `terminal` gives it one of its own for what it says."""
     begun = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    ours, theirs = pty.openpty() if terminal else (-1, -1)
+    if terminal:
+        threading.Thread(target=drain, args=(ours,), daemon=True).start()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs if terminal else None)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    for handle in (theirs, ours) if terminal else ():
+        os.close(handle)
     if process.returncode:
         raise SystemExit(f"{command[0]} failed")
     return time.monotonic() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def drain(handle: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(handle, 65536):
+            pass
+
+
+CHECKED, ALONE = "curl, then sha256sum", "curl alone, nothing verified"
 
 
 def clients(url: str, folder: Path, sha256: str) -> dict[str, list[str]]:
     check = f"echo '{sha256}  {folder}/f' | sha256sum -c --quiet"
     found = {
         "hubctl": [sys.executable, "-c", HUBCTL, url, str(folder), sha256, str(ROOT)],
-        "curl, then sha256sum": ["sh", "-c", f"curl -sS -o {folder}/f '{url}' && {check}"],
+        ALONE: ["curl", "-sS", "-o", f"{folder}/f", url],
+        CHECKED: ["sh", "-c", f"curl -sS -o {folder}/f '{url}' && {check}"],
         "single stream, Python": [sys.executable, "-c", SINGLE, url, str(folder), sha256],
     }
     if shutil.which("aria2c"):
@@ -119,37 +146,63 @@ def bench(size_mb: int, runs: int) -> None:
                 piece = os.urandom(1 << 20)
                 digest.update(piece)
                 file.write(piece)
+        sha256 = digest.hexdigest()
         cap = size_mb * (1 << 20) / 16  # one connection alone would take 16 s
-        print("| line | client | seconds | against curl | CPU s | peak MB |\n|---|---|--:|--:|--:|--:|")
+        print("| line | client | seconds | against curl and sha256sum | CPU s | peak MB |\n|---|---|--:|--:|--:|--:|")
         for line, rate, latency in (
             ("no limits", 0, 0),
             ("cap per connection", cap, 0),
             ("0.2 s latency", cap * 8, 0.2),
         ):
-            measure(line, source, digest.hexdigest(), rate, latency, runs if not rate else 1)
+            measure(line, source, sha256, rate, latency, runs)
+        progress_cost(source, sha256, runs)
 
 
-def measure(line: str, source: Path, sha256: str, rate: float, latency: float, runs: int) -> None:
+@contextlib.contextmanager
+def serving(source: Path, rate: float, latency: float) -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(source), str(rate), str(latency)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/model.safetensors"
-        results: dict[str, list[tuple[float, float, float]]] = {}
-        for _ in range(runs):
-            for client in clients(url, source.parent, sha256):
-                with tempfile.TemporaryDirectory() as folder:
-                    command = clients(url, Path(folder), sha256)[client]
-                    results.setdefault(client, []).append(timed(command))
-        seconds = {client: statistics.median(run[0] for run in found) for client, found in results.items()}
-        for client, found in results.items():
-            cpu, peak = (statistics.median(run[n] for run in found) for n in (1, 2))
-            ratio = seconds["curl, then sha256sum"] / seconds[client]
-            print(f"| {line} | {client} | {seconds[client]:.2f} | {ratio:.2f}× | {cpu:.2f} | {peak:.0f} |", flush=True)
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}/model.safetensors"
     finally:
         server.terminate()
         server.wait()
+
+
+def one(client: str, url: str, source: Path, sha256: str, *more: str, terminal: bool = False) -> Run:
+    """One run in a folder of its own, on the source's disk."""
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        return timed([*clients(url, Path(folder), sha256)[client], *more], terminal=terminal)
+
+
+def measure(line: str, source: Path, sha256: str, rate: float, latency: float, runs: int) -> None:
+    """Clients take turns, so that a busy moment of this machine meets all of them."""
+    results: dict[str, list[Run]] = {}
+    with serving(source, rate, latency) as url:
+        for _ in range(runs):
+            for client in clients(url, source.parent, sha256):
+                results.setdefault(client, []).append(one(client, url, source, sha256))
+    for client, found in results.items():
+        seconds, cpu, peak = (statistics.median(run[n] for run in found) for n in range(3))
+        ratio = statistics.median(checked[0] / run[0] for checked, run in zip(results[CHECKED], found, strict=True))
+        print(f"| {line} | {client} | {seconds:.2f} | {ratio:.2f}× | {cpu:.2f} | {peak:.0f} |", flush=True)
+
+
+def progress_cost(source: Path, sha256: str, runs: int) -> None:
+    """The same download with bars on a terminal and without anybody looking, in turns."""
+    plain, bars = [], []
+    with serving(source, source.stat().st_size / 8, 0) as url:  # eight seconds at least: something to draw
+        for _ in range(runs):
+            plain.append(one("hubctl", url, source, sha256))
+            bars.append(one("hubctl", url, source, sha256, "bars", terminal=True))
+    shown, unseen = (statistics.median(run[0] for run in found) for found in (bars, plain))
+    extra = statistics.median(run[1] for run in bars) - statistics.median(run[1] for run in plain)
+    print(
+        f"\nprogress bars: {shown:.2f} s with, {unseen:.2f} s without ({shown / unseen - 1:+.1%}); "
+        f"{extra:.2f} s of processor time, {extra / shown:.1%} of one"
+    )
 
 
 def matrix() -> int:

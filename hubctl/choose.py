@@ -180,7 +180,12 @@ def _reasons(best: ModelFile, candidates: list[ModelFile], prefs: Prefs) -> list
         out.append(f"{best.metadata.format if best.metadata and best.metadata.format else prefs.format} as preferred")
     elif not _is_pickle(best):
         out.append(f"{file_format(best)}, not a pickle")
-    out += [f"{_said(best, name)} as preferred" for name in ("size", "fp") if _said(best, name) == _want(prefs, name)]
+    for name in ("size", "fp"):
+        said, wanted = _said(best, name), _want(prefs, name)
+        if said == wanted:
+            out.append(f"{said} as preferred")
+        elif said and all(_said(each, name) != wanted for each in candidates):
+            out.append(f"{said}, since none is {wanted}")
     if best.primary:
         out.append("the hub's primary file")
     return out or ["the best match of several"]

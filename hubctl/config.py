@@ -14,6 +14,7 @@ Each setting can be given as `HUBCTL_<NAME>` in the environment. `Settings.origi
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -53,6 +54,7 @@ class Settings:
     hubs: Mapping[str, str] = field(default_factory=lambda: BUILT_IN_HUBS)
     config_path: Path = Path()
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    unknown: tuple[str, ...] = ()  # keys of the file that mean nothing (to this version)
 
     @property
     def hub_names(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "link_kind": ("auto", "reflink", "hardlink", "symlink", "copy"),
     }
 )
-SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in {"hubs", "config_path", "origins"})
+SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in {"hubs", "config_path", "origins", "unknown"})
 
 
 def default_config_path(environ: Mapping[str, str]) -> Path:
@@ -166,6 +168,7 @@ def load(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     hubs = dict(BUILT_IN_HUBS)
+    unknown: list[str] = []
 
     def take(name: str, value: Any, where: str) -> None:
         values[name], origins[name] = parse_value(name, value, where), where
@@ -175,6 +178,8 @@ def load(
             hubs.update(_hub_table(value, path))
         elif name in SETTABLE:
             take(name, value, str(path))
+        else:
+            unknown.append(name)
     if host := environ.get("CIVITAI_HOST"):
         hubs["civitai"] = host if "://" in host else f"https://{host}"
         origins["hubs.civitai"] = "CIVITAI_HOST"
@@ -187,7 +192,12 @@ def load(
     if "home" not in values:
         values["home"] = default_home()
     return replace(
-        Settings(), **values, hubs=MappingProxyType(hubs), config_path=path, origins=MappingProxyType(origins)
+        Settings(),
+        **values,
+        hubs=MappingProxyType(hubs),
+        config_path=path,
+        origins=MappingProxyType(origins),
+        unknown=tuple(unknown),
     )
 
 
@@ -216,20 +226,25 @@ def save_value(path: Path, name: str, value: str) -> None:
     """Set one key (`prefer_fp`) or hub (`hubs.nas`) in the file, keeping comments and order; `none` removes it."""
     import tomlkit
 
+    _read_file(path)  # refuses what cannot be read, with a sentence
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    clear = value.strip().lower() == "none"
     if name.startswith("hubs."):
         hub = name.removeprefix("hubs.")
-        if "://" not in value:
-            raise UsageError(f"`{value}` is no URL", hint="write it with http:// or https://")
         table = document.setdefault("hubs", tomlkit.table(is_super_table=True))
-        entry = tomlkit.table()
-        entry["url"] = value
-        table[hub] = entry
+        if clear:
+            table.pop(hub, None)
+        elif re.match(r"https?://[^/\s]", value):
+            entry = tomlkit.table()
+            entry["url"] = value
+            table[hub] = entry
+        else:
+            raise UsageError(f"`{value}` is no URL", hint="write it with http:// or https://")
     elif name in SETTABLE:
-        parsed = parse_value(name, value, "command line")
-        if parsed is None:
+        if clear:
             document.pop(name, None)
         else:
+            parsed = parse_value(name, value, "command line")
             document[name] = str(parsed) if isinstance(parsed, Path) else parsed
     else:
         raise UsageError(f"there is no setting `{name}`", hint="known: " + ", ".join((*SETTABLE, "hubs.<name>")))

@@ -6,7 +6,7 @@ version:130072   image:9173928   model:4201   VersionRef, ImageRef, ModelRef
 https://civitai.com/models/4201/slug          ModelRef          any host of the family, `www.` and `api.` too
 …/models/4201?modelVersionId=130072           ModelVersionRef
 …/api/download/models/130072?fileId=7         VersionRef(130072, file_id=7)
-…/images/9173928                              ImageRef
+…/images/9173928                              ImageRef          the picture's own address on the media host, too
 urn:air:sd1:lora:civitai:4201@130072          AirRef
 0xABCDEF1234                                  HashRef           8, 10, 12 or 64 hex digits
 ./picture.png                                 PathRef           when it exists, or is clearly written as a path
@@ -30,6 +30,9 @@ LONGEST = 2048  # characters; longer than any URL a hub makes
 LONGEST_NAME = 200
 LARGEST_ID = 2**31 - 1
 HASH_KINDS = {8: "AutoV1 or CRC32", 10: "AutoV2", 12: "AutoV3", 64: "SHA256 or BLAKE3"}
+# an address bar without its scheme
+_BARE_URL = re.compile(r"(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,24}/(?:models|images|model-versions|api)/", re.IGNORECASE)
+_PICTURE = re.compile(r"([0-9]{1,10})\.(?:jpe?g|png|webp|gif|mp4|webm)", re.IGNORECASE)
 EMPTY_HASH = "e3b0c44298fc"  # SHA-256 of nothing; careless trainers write it, and it matches a random LoRA
 
 
@@ -99,6 +102,8 @@ def parse(text: str) -> Ref:
         raise InvalidReference("that holds control characters", hint="type it instead of pasting it")
     if re.match(r"https?://", text, re.IGNORECASE):
         return _url(text)
+    if _BARE_URL.match(text):
+        return _url(f"https://{text}")
     return _prefixed(text) or _numbers(text) or _hash(text) or _air(text) or _path(text) or _name(text)
 
 
@@ -196,6 +201,8 @@ def _url(text: str) -> Ref:
     parts = [part for part in url.path.split("/") if part]
     if parts[:1] == ["api"] or host.startswith("api."):
         parts = [part for part in parts if part not in {"api", "v1"}]
+    if host.startswith(("image.", "image-")) and parts and (picture := _PICTURE.fullmatch(parts[-1])):
+        return ImageRef(_id(picture[1]))
     return _route(parts, url) or _unreadable(url)
 
 

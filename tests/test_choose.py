@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hubctl import choose
 from hubctl.errors import NotFound, UnsafeFile
@@ -69,6 +71,46 @@ def test_a_vae_model_and_a_negative_embedding_are_their_own_weights() -> None:
     assert choose.file(v, prefs(allow_pickle=True), model_type="TextualInversion").warnings == (
         "a pickle can run code when it is loaded; the hub's scan found nothing",
     )
+
+
+def test_a_preference_nothing_fits_is_said() -> None:
+    v = version(
+        {"name": "a.safetensors", "metadata": meta("SafeTensor", "pruned", "fp16")},
+        {"name": "b.safetensors", "metadata": meta("SafeTensor", "pruned", "fp32")},
+    )
+    assert "fp16, since none is bf16" in choose.file(v, prefs(fp="bf16")).reasons
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "name": st.sampled_from(["a.safetensors", "b.ckpt", "c.gguf", "d.pt", "e.zip"]),
+                "type": st.sampled_from(["Model", "Pruned Model", "VAE", "Training Data", "Config"]),
+                "sizeKB": st.one_of(st.none(), st.floats(0, 1e7)),
+                "primary": st.booleans(),
+                "virusScanResult": st.sampled_from(["Success", "Danger", None]),
+                "metadata": st.builds(
+                    meta,
+                    st.sampled_from([None, "SafeTensor", "PickleTensor"]),
+                    st.sampled_from([None, "full", "pruned"]),
+                ),
+            }
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_any_version_gives_a_safe_file_or_a_refusal(files: list[dict], allow_pickle: bool) -> None:
+    v = version(*files)
+    try:
+        choice = choose.file(v, prefs(allow_pickle=allow_pickle))
+    except (NotFound, UnsafeFile):
+        return
+    assert choice.file.virus_scan_result != "Danger"
+    assert allow_pickle or not choice.file.name.endswith((".ckpt", ".pt"))
+    assert len(choice.rejected) == len(files) - 1
+    assert choice.reasons
 
 
 def test_harmful_files_are_refused_even_when_named() -> None:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hubctl import refs
@@ -32,6 +32,13 @@ READ = {
     "https://api.civitai.com/download/models/130072": VersionRef(130072),
     "https://civitai.com/images/9173928": ImageRef(9173928),
     "http://127.0.0.1:8642/models/1": ModelRef(1),
+    "civitai.com/models/4201/realistic-vision?modelVersionId=130072": ModelVersionRef(4201, 130072),
+    "www.civitai.red/images/9173928": ImageRef(9173928),
+    "https://civitai.blue/models/4201": ModelRef(4201),
+    "https://civitai.com/model-versions/130072": VersionRef(130072),
+    "https://civitai.com/api/v1/model-versions/by-hash/abcdef1234": HashRef("ABCDEF1234", "AutoV2"),
+    "https://image.civitai.com/xG1nkqKTMzGDvpLrqFT7WA/0d1f/width=450/9173928.jpeg": ImageRef(9173928),
+    "https://image-b2.civitai.com/file/civitai/9173928.png": ImageRef(9173928),
     "0xABCDEF1234": HashRef("ABCDEF1234", "AutoV2"),
     "abcdef123456": HashRef("ABCDEF123456", "AutoV3"),
     "ab" * 32: HashRef("AB" * 32, "SHA256 or BLAKE3"),
@@ -84,6 +91,39 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_urls_say_what_ids_say(model: int, version: int, domain: str) -> None:
     page = f"https://civitai.{domain}/models/{model}/any-slug?modelVersionId={version}"
     assert refs.parse(page) == refs.parse(f"{model}@{version}")
+
+
+HOSTS = st.sampled_from(["civitai.com", "civitai.red", "www.civitai.com", "civitai.green", "nas.local:8642"])
+
+
+@given(st.integers(1, refs.LARGEST_ID), st.integers(1, refs.LARGEST_ID), HOSTS)
+def test_every_route_of_a_hub_says_the_same(version: int, file: int, host: str) -> None:
+    said = {
+        refs.parse(f"https://{host}/api/v1/model-versions/{version}"),
+        refs.parse(f"https://{host}/model-versions/{version}"),
+        refs.parse(f"https://{host}/api/download/models/{version}"),
+        refs.parse(f"version:{version}"),
+    }
+    assert said == {VersionRef(version)}
+    assert refs.parse(f"https://{host}/api/download/models/{version}?type=Model&fileId={file}") == VersionRef(
+        version, file
+    )
+
+
+@given(st.sampled_from([8, 10, 12, 64]), st.data(), st.sampled_from(["", "0x", "hash:", "hash:0x"]))
+def test_hashes_are_read_in_any_spelling(length: int, data: st.DataObject, lead: str) -> None:
+    digits = data.draw(st.text("0123456789abcdefABCDEF", min_size=length, max_size=length))
+    assume(not digits.isdigit() and not digits.lower().startswith("e3b0c44298fc"))
+    found = refs.parse(lead + digits)
+    assert isinstance(found, HashRef)
+    assert found.value == digits.upper()
+    assert refs.parse(lead + digits.lower()) == found
+
+
+@given(st.text("0123456789abcdef-:/@?=.%& civitaomdels", max_size=120))
+def test_text_of_the_right_letters_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(InvalidReference):
+        refs.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def show() -> None:
     _out.line()
     _out.table(["hub", "url"], sorted(settings.hubs.items()))
     _out.say(f"\nfile: {settings.config_path}")
+    for name in settings.unknown:
+        _out.warn(f"`{name}` in that file is no setting of this version")
 
 
 def _shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,53 @@ def test_netrc_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with RudeHub(b"", answers={"/api/v1/enums": answer({"ModelType": ["LORA"]})}) as rude:
         assert connect(rude, token=None).enums() == {"ModelType": ["LORA"]}
         assert "Authorization" not in rude.requests[0][2]
+
+
+def test_a_proxy_of_the_environment_is_used_but_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = answer({"ModelType": ["LORA"]})
+    with RudeHub(b"", answers={"http://hub.test/api/v1/enums": page, "/api/v1/enums": page}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:pa55word@127.0.0.1:{proxy.port}")
+        with Civitai("http://hub.test", token=TOKEN, patience=1.0, lan=True) as hub:
+            assert hub.enums() == {"ModelType": ["LORA"]}
+        host, path, headers = proxy.requests[0]
+        assert (host, path) == ("hub.test", "http://hub.test/api/v1/enums")
+        assert headers["Authorization"] == f"Bearer {TOKEN}"
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        assert connect(proxy).enums() == {"ModelType": ["LORA"]}  # loopback needs none
+        monkeypatch.setenv("NO_PROXY", "hub.test")
+        with (
+            Civitai("http://hub.test", patience=0.5) as hub,
+            pytest.raises(errors.HubUnavailable, match=r"hub\.test cannot be reached"),
+        ):
+            hub.enums()
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://x", "http://[::1", "socks5://127.0.0.1:1"])
+def test_a_proxy_nobody_can_use_is_a_sentence(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if proxy.startswith("socks"):
+        monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(errors.UsageError) as caught:
+        Civitai("http://hub.test").enums()
+    assert "proxy" in caught.value.message.lower()
+
+
+def test_certificates_are_those_of_the_system() -> None:
+    import truststore
+
+    from hubctl.hubs import transport
+
+    assert isinstance(transport._certificates(), truststore.SSLContext)
+
+
+def test_bulk_speaks_http_1() -> None:
+    """One fast stream per connection: several must not be folded into one."""
+    with (
+        RudeHub(b"", answers={"/api/v1/enums": answer({})}) as rude,
+        connect(rude) as hub,
+        hub.transport.stream(rude.url + "/api/v1/enums") as response,
+    ):
+        assert response.http_version == "HTTP/1.1"
 
 
 def test_secrets_do_not_survive_redaction(caplog: pytest.LogCaptureFixture) -> None:
