@@ -150,6 +150,8 @@ class Adapter:
 
 def read(tensors: Mapping[str, Tensor]) -> Adapter | None:
     """None when fewer than a third of the tensors are an adapter's, or none of them says how."""
+    if any(name.endswith((".qweight", ".wscales")) for name in tensors):
+        return None  # a quantised model keeps low-rank corrections beside its weights
     layers: dict[str, Layer] = {}
     count = 0
     for name, tensor in tensors.items():

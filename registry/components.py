@@ -394,7 +394,7 @@ def _gguf_text(names: _Names) -> Part:
 def family_of_text_encoder(tensors: Mapping[str, Tensor]) -> str | None:
     """Stable Diffusion's family by the text encoder built into a checkpoint, for UNets of unusual width."""
     names = _Names({name: t for name, t in tensors.items() if place(name)[0] == TEXT}, {})
-    if names.starts("conditioner.embedders.1."):
+    if names.starts("conditioner.embedders.1.", "conditioner.embedders.0.model.", "cond_stage_model.1."):
         return "sdxl"
     if names.starts("cond_stage_model.model."):
         return "sd2"

@@ -198,6 +198,8 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("wan", "head_modulation"),
     ("wan", "condition_embedder_time", "!^double_blocks"),
     ("wan", "^vace_blocks"),
+    ("wan", "^blocks_#_cross_attn_norm_k"),
+    ("wan", "^blocks_#_self_attn_norm_q"),
     ("stable-cascade-v1-prior", "clip_txt_mapper"),
     ("stable-cascade-v1-prior", "clip_txt_pooled_mapper", "!effnet_mapper"),
     ("stable-cascade-v1-decoder", "effnet_mapper"),
@@ -350,9 +352,9 @@ def _lumina(n: Network) -> Family | None:
         return Family("omnigen2", "omnigen2")
     if width == 2304:
         return Family("lumina2", "lumina-2")
-    if width == 3840 or n.has("^x_pad_token") or (width is None and n.adapter):
+    if width == 3840 or n.has("^x_pad_token") or n.has("^cap_pad_token") or (width is None and n.adapter):
         return Family("z-image", "Z-Image")
-    return None
+    return Family("lumina2", "lumina-2") if n.has("^cap_embedder", "^noise_refiner") else None
 
 
 def _wan_like(n: Network) -> Family | None:
@@ -441,6 +443,8 @@ def text_width(n: Network) -> int | None:
 
 def _by_blocks(n: Network) -> Family | None:
     """Without a known width: SDXL has deeper blocks in fewer places."""
+    if not n.adapter and (n.has("^label_emb_#") or n.has("^add_embedding_linear")):
+        return Family("sdxl", ARCHITECTURES["sdxl"], "only an embedding of sizes says SDXL", ("sd2", "kolors"))
     if not n.adapter and not n.has("attnB_to_k"):
         return None
     deep = any(re.search(r"transformer_blocks_[2-9]_", name) for name in n.raw)

@@ -26,6 +26,7 @@ from typing import IO, Any
 from registry.torchfile import MAGIC, ZIP_TROUBLE, main_pickle, open_zip, read_member
 from registry.unpickle import Broken, Global, Pickle, seen_before, walk
 
+logging.getLogger("picklescan").addHandler(logging.NullHandler())  # it would talk on stderr otherwise
 LONGEST_PICKLE = 256 * 1024 * 1024  # of one pickle in an archive, unpacked
 LONGEST_FOR_PICKLESCAN = 32 * 1024 * 1024  # it keeps every instruction in memory
 MOST_MEMBERS = 100_000
@@ -255,7 +256,6 @@ def _second_opinion(file: IO[bytes], begins: int, ends: int, found: _Findings) -
     """What picklescan says of the same bytes. Only its alarm counts, since it knows fewer harmless names."""
     if ends - begins > LONGEST_FOR_PICKLESCAN:
         return
-    logging.getLogger("picklescan").addHandler(logging.NullHandler())  # it would talk on stderr otherwise
     from picklescan.scanner import SafetyLevel, scan_pickle_bytes
 
     here = file.tell()
@@ -298,7 +298,7 @@ def _look_into_zip(file: IO[bytes], found: _Findings, depth: int) -> None:
 
 def _worth_reading(archive: zipfile.ZipFile, main: zipfile.ZipInfo | None) -> Iterator[zipfile.ZipInfo]:
     for member in archive.infolist():
-        if member.is_dir() or member is main:
+        if member.filename.endswith("/") or member is main:
             continue
         if _LOOKS_INSIDE.search(member.filename):
             yield member

@@ -31,7 +31,7 @@ DEEPEST = 12
 
 ZIP_TROUBLE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError, OSError,
-    ValueError, OverflowError,
+    ValueError, OverflowError, IndexError, KeyError,
 )  # fmt: skip  # what zipfile lets through on archives that lie: encryption, unknown methods, broken streams
 
 STORAGES = {

@@ -124,13 +124,13 @@ def _parameters(path: Path | str) -> GenerationParameters:
 
 def _model(path: Path, *, hashes: bool, full: bool, ask_hub: bool) -> dict[str, Any]:
     from hubctl.errors import VerificationFailed
-    from registry import detect, pickles
+    from registry import detect, header, pickles
     from registry import hashes as hashing
 
     facts = detect.inspect(path)
     if facts.format == "unknown":
         reason = facts.notes[0] if facts.notes else "its first bytes are of no known format"
-        raise VerificationFailed(f"`{path.name}` does not hold a model: {reason}", hint=detect.DAMAGED)
+        raise VerificationFailed(f"`{path.name}` does not hold a model: {reason}", hint=header.DAMAGED)
     data = facts.to_json(full=full)
     if path.suffix.lower() != ".json":
         own = hashing.hash_file(path, hashing.ALL if hashes else ["AutoV1"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import re
 import struct
 import sys
@@ -284,6 +285,52 @@ def test_checkpoints_and_denoisers(case: str) -> None:
     assert found.touches["unet"] is True
     assert found.touches["vae"] is any("first_stage_model" in name for name in shapes)
     assert found.precision == "fp16"
+
+
+def named(*names: str) -> detect.FileFacts:
+    """Facts of a file of which only the names were kept."""
+    return detect.from_header(Header({name: Tensor(None, None) for name in names}), size=0)
+
+
+NAMES_ONLY = {
+    "SD1": ("sd1", [*CLIP_L, *VAE, f"{LDM}input_blocks.0.0.weight", f"{LDM}time_embed.0.weight"]),
+    "SDXL": ("sdxl", [*XL_TEXT, *VAE, f"{LDM}input_blocks.0.0.weight", f"{LDM}label_emb.0.0.weight"]),
+    "SDXL, other converter": (
+        "sdxl",
+        [*CLIP_L, "cond_stage_model.1.transformer.text_model.final_layer_norm.weight", f"{LDM}input_blocks.0.0.weight"],
+    ),
+    "Flux 2": ("flux2", ["double_stream_modulation_img.lin.weight", "double_blocks.0.img_attn.norm.key_norm.scale"]),
+    "Z-Image": ("z-image", ["context_refiner.0.attention.k_norm.weight", "cap_pad_token", "cap_embedder.0.weight"]),
+    "Ernie": ("ernie", ["adaLN_modulation.1.bias", "layers.0.adaLN_mlp_ln.weight", "layers.0.adaLN_sa_ln.weight"]),
+    "Wan": ("wan", ["blocks.0.cross_attn.k.bias", "blocks.0.cross_attn.k.weight", "blocks.0.cross_attn.norm_k.weight"]),
+    "SDXL LoRA": ("sdxl", [f"lora_te1_{t}.lora_up.weight" for t in "ab"] + ["lora_te2_text_model_x.lora_up.weight"]),
+    "Flux LoRA": ("flux1", ["lora_unet_double_blocks_0_img_attn_proj.lora_up.weight"]),
+}
+
+
+@pytest.mark.parametrize("case", NAMES_ONLY)
+def test_names_alone_are_enough_for_most(case: str) -> None:
+    family, names = NAMES_ONLY[case]
+    found = named(*names)
+    assert found.base_family == family
+    assert (found.rank, found.precision, found.parameters) == (None, None, None)
+
+
+def test_quantised_weights_of_odd_shape_do_not_mislead() -> None:
+    flux = {name: (math.prod(shape) // 2, 1) for name, shape in (FLUX | GUIDED).items()}
+    assert (facts(flux, "U8").base_family, facts(flux, "U8").architecture) == ("flux1", "Flux.1-dev")
+    lumina = {name: (math.prod(shape) // 2, 1) for name, shape in LUMINA.items()}
+    assert facts(lumina, "U8").base_family == "lumina2"
+    nunchaku: Shapes = {
+        "transformer_blocks.0.qkv_proj.qweight": (9216, 1536),
+        "transformer_blocks.0.qkv_proj.lora_down": (3072, 32),
+        "transformer_blocks.0.qkv_proj.lora_up": (9216, 32),
+        "single_transformer_blocks.0.mlp_fc1.qweight": (12288, 1536),
+        "time_text_embed.guidance_embedder.linear_1.weight": (3072, 256),
+        "x_embedder.weight": (3072, 64),
+    }
+    found = facts(nunchaku, "I8")
+    assert (found.kind, found.base_family, found.precision) == ("diffusion_model", "flux1", "int4")
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
