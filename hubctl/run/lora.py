@@ -7,7 +7,7 @@ The originals of touched tensors are kept, so that a hundred applications leave 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,8 @@ def _canonical(name: str) -> str:
         if name.startswith(prefix):
             name = ours + name.removeprefix(prefix)
             break
-    name = name.replace(".", "_")
-    return name.replace("_to_out_lora", "_to_out_0").removesuffix("_lora")
+    name = name.replace(".", "_").removesuffix("_lora")
+    return f"{name}_0" if name.endswith("_to_out") else name
 
 
 Wanted = tuple[Path, float, float, int | None]
@@ -95,6 +95,7 @@ class Adapters:
         self._original: dict[str, dict[str, Tensor]] = {}
         self._files: dict[Path, Adapter] = {}
         self._notes: list[str] = []
+        self._stale: set[str] = set()  # modules that still carry the last set, to be replaced or put back
         self._applied: tuple[tuple[Wanted, ...], bool] = ((), True)
 
     @property
@@ -105,22 +106,28 @@ class Adapters:
         """Make exactly these active, in this order, by Forge's or A1111's rules; returns notes for a person."""
         if (tuple(wanted), forge) == self._applied or not (wanted or self.applied):
             return self._notes
-        self.restore()
+        self._applied, self._notes = ((), True), []
+        self._stale = set(self._original)
         for path, unet, te, dyn in wanted:
             if path not in self._files:
                 self._files[path] = read(path)
             self._notes += self._merge(self._files[path], unet, te, None if forge else dyn, forge)
+        self._put_back(self._stale)
         self._files = {path: adapter for path, adapter in self._files.items() if path in {one[0] for one in wanted}}
         self._applied = (tuple(wanted), forge)
         return self._notes
 
     def restore(self) -> None:
         """Put every touched tensor back, bit for bit."""
-        for name, tensors in self._original.items():
-            module = self._names[name]
-            for kind, tensor in tensors.items():
-                getattr(module, kind).data.copy_(tensor)
+        self._put_back(self._original)
         self._applied, self._notes = ((), True), []
+
+    def _put_back(self, names: Iterable[str]) -> None:
+        names = list(names)
+        for name in names:
+            for kind, tensor in self._original[name].items():
+                getattr(self._names[name], kind).data.copy_(tensor)
+        self._stale.difference_update(names)
 
     def _merge(self, adapter: Adapter, unet: float, te: float, dyn: int | None, forge: bool) -> list[str]:
         """One file into the weights; notes on what fits nothing."""
@@ -142,6 +149,11 @@ class Adapters:
     def _apply(self, name: str, parts: Mapping[str, Tensor], factor: float, dyn: int | None, forge: bool) -> bool:
         module = self._names[name]
         weight, bias = module.weight.data, getattr(module, "bias", None)
+        if (plain := _plain(parts, weight, dyn)) is not None:
+            self._add(name, module, *plain, factor)
+            return True
+        if name in self._stale:
+            self._put_back({name})
         try:
             delta = _delta(parts, weight, dyn, forge)
         except (RuntimeError, IndexError):  # shapes that do not go together
@@ -156,12 +168,39 @@ class Adapters:
             bias.data.copy_((bias.data.float() + factor * change.float().to(bias.device)).to(bias.dtype))
         return True
 
+    def _add(self, name: str, module: Any, up: Tensor, down: Tensor, factor: float) -> None:
+        """The common case in one pass over the weight: W = original + factor·up·down, whatever W carried before."""
+        self._keep(name, module)
+        weight = module.weight.data.view(up.shape[0], -1)
+        if name in self._stale:
+            kept = self._original[name]
+            torch.addmm(kept["weight"].view_as(weight), up, down, alpha=factor, out=weight)
+            if "bias" in kept:
+                module.bias.data.copy_(kept["bias"])
+            self._stale.discard(name)
+        else:
+            weight.addmm_(up, down, alpha=factor)
+
     def _keep(self, name: str, module: Any) -> None:
         if name not in self._original:
             kept = {"weight": module.weight.data.clone()}
             if getattr(module, "bias", None) is not None:
                 kept["bias"] = module.bias.data.clone()
             self._original[name] = kept
+
+
+def _plain(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None) -> tuple[Tensor, Tensor] | None:
+    """(up·alpha/r, down) of an ordinary LoRA on a float32 weight; None where anything else is asked for."""
+    if dyn or weight.dtype != torch.float32 or not weight.is_contiguous():
+        return None
+    if not {"lora_up.weight", "lora_down.weight"} <= parts.keys() <= {"lora_up.weight", "lora_down.weight", "alpha"}:
+        return None
+    up, down = (
+        parts[name].to(weight.device, torch.float32).flatten(1) for name in ("lora_up.weight", "lora_down.weight")
+    )
+    if up.shape[0] != weight.shape[0] or up.shape[1] != down.shape[0] or up.shape[0] * down.shape[1] != weight.numel():
+        return None
+    return (up * (float(parts["alpha"]) / down.shape[0]) if "alpha" in parts else up), down
 
 
 def _delta(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None, forge: bool) -> Tensor | None:
@@ -191,11 +230,7 @@ def _raw(p: Mapping[str, Tensor], weight: Tensor, dyn: int | None) -> tuple[Tens
     if "lokr_w1" in p or "lokr_w1_a" in p:
         return _lokr(p)
     if "a1.weight" in p and "b1.weight" in p:  # GLoRA
-        w = weight.float().flatten(1)
-        a1, a2, b1, b2 = (p[f"{n}.weight"].flatten(1) for n in ("a1", "a2", "b1", "b2"))
-        if a2.shape[0] == b2.shape[1]:
-            return b2 @ b1 + (w @ a2) @ a1, b1.shape[0]
-        return b1 @ b2 + (w @ a1) @ a2, a1.shape[1]
+        return _glora(weight.float().flatten(1), *(p[f"{n}.weight"].flatten(1) for n in ("a1", "a2", "b1", "b2")))
     if "oft_blocks" in p and p["oft_blocks"].ndim == 3:
         return _oft(p["oft_blocks"], weight), 0
     if "weight" in p and "on_input" in p:  # IA3
@@ -208,6 +243,15 @@ def _raw(p: Mapping[str, Tensor], weight: Tensor, dyn: int | None) -> tuple[Tens
         )
         return w * row, 0
     return None
+
+
+def _glora(w: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> tuple[Tensor, int]:
+    """W·A + B; older files have the rank on the other side of each factor."""
+    old = b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]
+    new = b2.shape[0] == b1.shape[1] == a1.shape[1] == a2.shape[0]
+    if old and (not new or a2.shape[0] == w.shape[0] == w.shape[1]):
+        return b2 @ b1 + (w @ a2) @ a1, a1.shape[0]
+    return b1 @ b2 + (w @ a1) @ a2, a2.shape[0]
 
 
 def _lora(up: Tensor, down: Tensor, mid: Tensor | None, dyn: int | None) -> tuple[Tensor, int]:

@@ -249,7 +249,7 @@ class Case:
         if self.params.get("enable_hr") and not str(self.params.get("hr_upscaler")).startswith("Latent"):
             return 1e-2, 8
         if self.opts.get("sd_noise_schedule") == "Zero Terminal SNR":
-            return 1e-4 * float(np.abs(self.arrays[f"latents_{flavour}"]).max()), 2
+            return 1e-4 * float(np.abs(self.arrays.get(f"latents_{flavour}", np.ones(1))).max()), 2
         return 1e-3, 2
 
 
@@ -337,6 +337,8 @@ def plan_of(case: Case, flavour: str, files: Files, scratch: Path) -> Planned:
         mask=mask,
     )
     plan = replace(plan, **_not_in_infotext(case))
+    if plan.hires is not None and plan.hires.prompt is not None and case.params.get("hr_prompt"):
+        plan = replace(plan, hires=replace(plan.hires, prompt=str(case.params["hr_prompt"])))  # its tags are lost too
     if flavour != "forge":
         plan = replace(plan, whole_timesteps=False)
     differs += list(_differences(case, plan, files))
@@ -381,11 +383,11 @@ def _not_in_infotext(case: Case) -> dict[str, Any]:
 
 NEUTRAL = {
     # settings that change nothing here, or that the plan cannot disagree with
-    "prompt", "negative_prompt", "batch_size", "n_iter", "enable_hr", "hr_additional_modules", "do_not_save_samples",
+    "prompt", "negative_prompt", "batch_size", "n_iter", "hr_additional_modules", "do_not_save_samples",
     "do_not_save_grid", "seed_enable_extras", "inpaint_full_res", "resize_mode", "comma_padding_backtrack",
     "sdxl_crop_top", "sdxl_crop_left", "img2img_fix_steps", "use_old_karras_scheduler_sigmas", "pad_cond_uncond",
     "pad_cond_uncond_v0", "tiling", "sd_vae", "mask_round", "lora_add_hashes_to_infotext", "save_images_add_number",
-    "sd_unet", "cross_attention_optimization", "hr_negative_prompt", "hr_prompt", "override_settings",
+    "sd_unet", "cross_attention_optimization", "override_settings",
 }  # fmt: skip
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 
@@ -413,12 +415,18 @@ def _differences(case: Case, plan: Any, files: Files) -> Iterator[str]:
         "eta_ddim": lambda v: (plan.eta_ddim, number(v)),
         "eta_ancestral": lambda v: (plan.eta, number(v)),
         "denoising_strength": lambda v: (hires.denoise if hires else plan.denoise, number(v)),
-        "hr_scale": lambda v: (hires and (hires.width, hires.height), (int(plan.width * v), int(plan.height * v))),
+        "enable_hr": lambda v: (bool(hires), bool(v)),
+        "hr_scale": lambda v: (hires and _hires_size(hires, p), _hires_size(None, p) or _scaled(plan, v)),
+        "hr_prompt": lambda v: (hires and _bare(hires.prompt or plan.prompt), _bare(v or plan.prompt)),
+        "hr_negative_prompt": lambda v: (
+            hires and (hires.negative_prompt or plan.negative_prompt),
+            v or plan.negative_prompt,
+        ),
         "hr_resize_x": lambda v: (bool(hires), bool(v) or bool(p.get("hr_resize_y"))),
         "hr_resize_y": lambda v: (bool(hires), bool(v) or bool(p.get("hr_resize_x"))),
         "hr_upscaler": lambda v: (hires and hires.upscaler, v),
         "hr_second_pass_steps": lambda v: (hires and hires.steps, int(v) or plan.steps),
-        "hr_cfg": lambda v: (hires.cfg_scale if plan.flavour == "forge" else number(v), number(v)),
+        "hr_cfg": lambda v: (hires.cfg_scale if hires and plan.flavour == "forge" else number(v), number(v)),
         "hr_sampler_name": lambda v: (hires and (hires.sampler or plan.sampler), sampler_name(v)[0] or plan.sampler),
         "hr_scheduler": lambda v: (hires and (hires.schedule or plan.schedule), schedule_name(v)),
         "refiner_checkpoint": lambda v: (Path(plan.refiner or "").name, v),
@@ -468,6 +476,23 @@ def _differences(case: Case, plan: Any, files: Files) -> Iterator[str]:
         yield f"vae: the plan has {plan.vae!r}, the case {case.data['vae']!r}"
     if Path(plan.checkpoint).name != case.data.get("model"):
         yield f"model: the plan has {plan.checkpoint!r}, the case {case.data.get('model')!r}"
+
+
+def _scaled(plan: Any, scale: float) -> tuple[int, int]:
+    return int(plan.width * scale), int(plan.height * scale)
+
+
+def _hires_size(hires: Any, p: Mapping[str, Any]) -> Any:
+    """The second pass's size; nothing to say where a size is given instead of a scale."""
+    if p.get("hr_resize_x") or p.get("hr_resize_y"):
+        return "given"
+    return (hires.width, hires.height) if hires else None
+
+
+def _bare(text: str) -> str:
+    from hubctl.run.prompt import extract_networks
+
+    return extract_networks(text)[0].strip()
 
 
 def _is_ddim(plan: Any) -> bool:
