@@ -263,3 +263,18 @@ def test_a_file_that_was_replaced_there_is_refused_here(there: Registry, hub: Ci
         fetch(hub.transport, url, partial, size=len(content(301)), sha256=promised)
     with Registry.open(home) as here:
         assert not here.has(promised)
+
+
+def test_the_hub_may_be_named_after_the_command(
+    there: Registry, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hubctl.cli import run
+
+    put(there, model(3))
+    with running(create_app(RegistryCatalog(there), token="right-key")) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUBCTL_TOKEN", "right-key")
+        assert run(["whoami", "--hub", url, "--json"]) == 0
+        assert url in capsys.readouterr().out
+        patch.setenv("HUBCTL_TOKEN", "wrong-key")
+        assert run(["search", "--hub", url, "--json"]) == 3
+        assert "token_rejected" in capsys.readouterr().out

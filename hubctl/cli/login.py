@@ -9,7 +9,8 @@ import typer
 
 from hubctl.cli import _app, _flags, _out
 
-HubName = Annotated[str | None, typer.Argument(help="A hub's name or URL; default: the hub of --hub")]
+# not called `hub`: that name is the shared --hub option's, and an empty argument would undo it
+HubName = Annotated[str | None, typer.Argument(metavar="HUB", help="A hub's name or URL; default: the hub of --hub")]
 
 
 def _hub(name: str | None) -> tuple[str, str]:
@@ -18,7 +19,7 @@ def _hub(name: str | None) -> tuple[str, str]:
     return chosen, settings.hub_url(chosen)
 
 
-def login(hub: HubName = None) -> None:
+def login(which: HubName = None) -> None:
     """Store an API key for a hub.
 
     The key is read from the terminal without echo, or from stdin when it is a pipe. It is checked with the hub first.
@@ -28,7 +29,7 @@ def login(hub: HubName = None) -> None:
     from hubctl import install, tokens
     from hubctl.errors import UsageError
 
-    name, url = _hub(hub)
+    name, url = _hub(which)
     if sys.stdin.isatty():
         if not _flags.interactive():
             raise UsageError("nobody to ask for the key", hint="pipe it in: `hubctl login < key.txt`")
@@ -50,14 +51,14 @@ def login(hub: HubName = None) -> None:
         _out.say(f"key for {name} stored in {where}" + (f", account {username}" if username else ""))
 
 
-def logout(hub: HubName = None) -> None:
+def logout(which: HubName = None) -> None:
     """Forget the API key of a hub.
 
     Example: hubctl logout
     """
     from hubctl import tokens
 
-    name, url = _hub(hub)
+    name, url = _hub(which)
     had = tokens.forget(url, _app.settings().config_path)
     if _flags.CURRENT.json:
         _out.document("logout", {"hub": name, "had_key": had})
@@ -65,7 +66,7 @@ def logout(hub: HubName = None) -> None:
         _out.say(f"key for {name} forgotten" if had else f"there was no stored key for {name}")
 
 
-def whoami(hub: HubName = None) -> None:
+def whoami(which: HubName = None) -> None:
     """Which account the key belongs to, and where the key was found.
 
     Example: hubctl whoami
@@ -73,7 +74,7 @@ def whoami(hub: HubName = None) -> None:
     from hubctl import install, tokens
     from hubctl.errors import LoginRequired
 
-    name, url = _hub(hub)
+    name, url = _hub(which)
     token = tokens.find(url, _app.settings().config_path)
     if token is None:
         raise LoginRequired(f"there is no API key for {name}")
