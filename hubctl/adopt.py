@@ -201,21 +201,23 @@ def survey(roots: Sequence[Path], registry: Registry, *, again: bool = False) ->
     ours = scan.linked_paths(registry)
     paths = set()
     for found in scan.walk(roots, out.skipped, but=(registry.home,)):
-        if str(found.path) in ours or (found.is_link and registry.home in found.path.resolve().parents):
+        if found.where in ours or (found.is_link and registry.home in found.path.resolve().parents):
             out.ours += 1
-        elif str(found.path) not in paths:
-            paths.add(str(found.path))
+        elif found.where not in paths:
+            paths.add(found.where)
             nodes.setdefault(found.node, []).append(found)
     out.files = len(paths)
     fresh: list[Item] = []
     for node, names in nodes.items():
         before = [(found, said) for found in names if (said := _still_true(found, seen)) is not None]
-        settled = {found.path for found, said in before if said.listed}
+        settled = [found for found, said in before if said.listed]
         refused = next((said.refused for _, said in before if said.refused), None)
         if refused is not None and not again:
             out.skipped.append(Skipped(names[0].path, refused))
             continue
-        sha256 = next((said.sha256 for _, said in before if said.sha256), None) or blobs.get(node)
+        sha256 = next((said.sha256 for _, said in before if said.sha256), None)
+        if sha256 is None and (blob := blobs.get(node)) and scan.is_right(registry, blob):
+            sha256 = blob
         if len(settled) == len(names) and not again:
             _add_unchanged(out, registry, before, in_store=node in blobs)
             continue
@@ -241,7 +243,7 @@ def _root(root: Path, registry: Registry) -> Path:
 
 
 def _still_true(found: Found, seen: Mapping[str, scan.Seen]) -> scan.Seen | None:
-    said = seen.get(str(found.path))
+    said = seen.get(found.where)
     return said if said is not None and said.stamp == found.stamp else None
 
 
@@ -924,13 +926,11 @@ class _Run:
         again = {sha: number for sha, number in self.plan.again.items() if self.registry.has(sha)}
         if self.hub is None or not again:
             return
-        from registry import links
-
         items = []
         for sha256 in again:
             path = self.registry.blob_path(sha256)
             status = path.stat()
-            found = Found(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, None, None)
+            found = Found(str(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, None, None)
             items.append(Item(found, sha256=sha256))
         self._ask(items)
         for item in items:
@@ -943,7 +943,6 @@ class _Run:
             self._record(item, item.known)
             to = (item.known.source, item.known.version.id)
             scan.pass_on_notes(self.registry, "local", number, to)
-            links.unlink(self.registry, [("local", number)])
             self.registry.remove(self.registry.plan_remove([("local", number)]))
             scan.renamed(self.registry, item.sha256 or "", *to)
             self.report.renamed += 1
@@ -993,8 +992,8 @@ class _Run:
 
     def _note_replaced(self, each: Duplicate, sha256: str, kind: str) -> None:
         status = each.found.path.stat()
-        found = replace(
-            each.found, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino, device=status.st_dev
+        found = each.found._replace(
+            size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino, device=status.st_dev
         )
         for source, _, version_id in scan.versions_with(self.registry, sha256)[:1]:
             self.notes.append(

@@ -474,13 +474,16 @@ def execute(
     Raises VerificationFailed, UnsafeFile, NoSpace, Busy, Stopped and every HubError; a good partial is kept for the
     next try. `on_event` gets the download's events and waiting(pid, host), elsewhere(reason).
     """
+    from registry import links
+
     stop = stop or threading.Event()
     wait_for_others(plan, registry, settings, on_event, stop)
     if (here := _already(plan, registry)) is not None:
         return Installation(plan, here, _path_of(here, plan.file.id), changed=False)
     fetched = _bring(plan, hub, registry, settings, on_bytes, on_event, stop)
     installed = record(plan, hub, registry, fetched)
-    return Installation(plan, installed, _path_of(installed, plan.file.id), changed=True, notes=_notes(plan, fetched))
+    notes = (*_notes(plan, fetched), *links.show(registry, plan.source, plan.version.id))
+    return Installation(plan, installed, _path_of(installed, plan.file.id), changed=True, notes=notes)
 
 
 def execute_all(

@@ -361,10 +361,10 @@ def folders(layout: Layout, root: Path) -> dict[str, list[Path]]:
             bases = INVOKE_BASES.values() if "{invoke}" in path else ("",)
             found.setdefault(kind, []).extend(root / path.replace("{invoke}", base) for base in bases)
     for kind, said, first in _SETTINGS.get(layout.name, lambda _: iter(()))(root):
-        there, path = found.setdefault(kind, []), _shortest(said)
-        if path in there:
-            there.remove(path)
-        there.insert(0 if first else len(there), path)
+        there, place = found.setdefault(kind, []), _shortest(said)
+        if place in there:
+            there.remove(place)
+        there.insert(0 if first else len(there), place)
     return found
 
 

@@ -23,6 +23,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ LADDER = ("reflink", "hardlink", "symlink", "copy")
 YAML = "yaml"  # the kind of a UI that reads a view of ours instead of getting links in its own folders
 YOURS = "replaced"  # the kind of a row whose file was replaced by a person
 CHUNK = 200  # links between two commits
+ROUNDS = 5  # times a name is chosen anew when other processes are faster
 PREVIEWS = "previews"  # previews/<source>/<version id>.<suffix>: pictures a person put beside an adopted file
 SHOWN = frozenset({"png", "jpeg", "webp", "gif"})  # what UIs show as a preview
 LARGEST_PREVIEW = 16 << 20
@@ -250,7 +252,12 @@ def _text(path: Path) -> str:
 
 def remove(registry: Registry, name: str, *, dry_run: bool = False) -> list[LinkAction]:
     """Take a UI out: our links, our untouched sidecars, our YAML block. What a person put there or changed stays."""
-    each = ui(registry, name)
+    with registry.linking() if not dry_run else contextlib.nullcontext():
+        return _remove(registry, ui(registry, name), dry_run=dry_run)
+
+
+def _remove(registry: Registry, each: Ui, *, dry_run: bool) -> list[LinkAction]:
+    name = each.name
     rows = registry.rows("SELECT * FROM link WHERE ui = ? ORDER BY path", (name,))
     actions = []
     if each.kind == YAML and each.root.is_dir() and _own_block(each.root):
@@ -289,6 +296,7 @@ class _Plan:
     steps: list[tuple[LinkAction, _File, Path | None]] = field(default_factory=list)  # action, file, old path of a move
     notes: list[LinkAction] = field(default_factory=list)
     shown: list[tuple[_File, Path]] = field(default_factory=list)  # where each file is in the end, for its sidecars
+    lost: list[_File] = field(default_factory=list)  # whose name another process took meanwhile: decide again
 
 
 def plan(
@@ -330,9 +338,28 @@ def apply(
             _check_space(each, found)
             _sweep(found)
         done = [action for action, _, _ in found.steps] if dry_run else _perform(registry, each, found, on_step)
+        for _ in range(ROUNDS):
+            if not found.lost:
+                break
+            again = _decide(registry, each, found.lost)
+            taken = {file.file_id for file in found.lost}
+            found.shown = [(f, path) for f, path in found.shown if f.file_id not in taken] + again.shown
+            done += _perform(registry, each, again, on_step)
+            found.notes, found.lost = found.notes + again.notes, again.lost
         out += done + found.notes
         out += _write_sidecars(registry, each, found.shown, dry_run=dry_run, picture=picture)
     return out
+
+
+def show(registry: Registry, source: str, version_id: int) -> list[str]:
+    """Show one new version in every linked UI; what did not work as sentences, since an install is not lost for it."""
+    try:
+        done = apply(registry, [(source, version_id)])
+    except KnownError as error:
+        return [f"not linked: {error.message}"]
+    except OSError as error:
+        return [f"not linked: `{error.filename}`: {error.strerror}"]
+    return [f"{a.ui}: {a.path.name}: {a.note}" for a in done if a.what in {"clash", "blocked", "no_root"}]
 
 
 def _settle(registry: Registry, each: Ui) -> None:
@@ -669,35 +696,85 @@ def _check_space(each: Ui, found: _Plan) -> None:
 def _perform(registry: Registry, each: Ui, found: _Plan, on_step: OnStep) -> list[LinkAction]:
     done: list[LinkAction] = []
     total = len(found.steps)
-    for start in range(0, total, CHUNK):
-        chunk = found.steps[start : start + CHUNK]
-        with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
-            for action, _, _ in chunk:
-                _put_row(db, each, action, None)
-        made: list[tuple[LinkAction, int | None]] = []
-        for action, file, old in chunk:
-            on_step(len(done), total, action.path.name)
-            outcome = _link(registry, each, action, file)
-            if outcome is None:
-                found.shown = [(f, path) for f, path in found.shown if path != action.path]
-                found.notes.append(replace(action, what="clash", note="a file of yours appeared there meanwhile"))
-                made.append((replace(action, what="clash"), None))
-                continue
-            if old is not None:
-                _take_away(registry, old, file.sha256)
-            made.append(outcome)
-            done.append(outcome[0])
-        with registry.transaction() as db:
-            for (action, inode), (_, _, old) in zip(made, chunk, strict=True):
-                if action.what == "clash":
-                    db.execute("DELETE FROM link WHERE path = ? AND inode IS NULL", (str(action.path),))
-                else:
-                    _put_row(db, each, action, inode)
-                    if old is not None:
-                        db.execute("DELETE FROM link WHERE path = ?", (str(old),))
+    start = 0
+    while start < total:
+        size = 1 if found.steps[start][0].bytes else CHUNK  # copies take long: others get their turn in between
+        chunk = found.steps[start : start + size]
+        start += size
+        with registry.linking():
+            if not registry.rows("SELECT 1 FROM ui WHERE name = ?", (each.name,)):
+                break  # another process took the UI out meanwhile
+            so_far = len(done)
+            done += _perform_some(registry, each, chunk, found, partial(on_step, so_far, total))
     if total:
         on_step(total, total, "")
     return done
+
+
+def _perform_some(
+    registry: Registry,
+    each: Ui,
+    chunk: Sequence[tuple[LinkAction, _File, Path | None]],
+    found: _Plan,
+    on_name: Callable[[str], None],
+) -> list[LinkAction]:
+    done: list[LinkAction] = []
+    chunk = [step for step in chunk if not _taken_meanwhile(registry, step[0], found)]
+    with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
+        claims = [(step, _claim(db, each, step[0])) for step in chunk]
+    chunk = [step for step, ours in claims if ours]
+    found.lost += [step[1] for step, ours in claims if not ours]
+    made: list[tuple[LinkAction, int | None]] = []
+    for action, file, old in chunk:
+        on_name(action.path.name)
+        here = _is_installed(registry, file)
+        outcome = _link(registry, each, action, file) if here else None
+        if outcome is None:
+            found.shown = [(f, path) for f, path in found.shown if path != action.path]
+            why = "a file of yours appeared there meanwhile" if here else "it was removed meanwhile"
+            found.notes.append(replace(action, what="clash" if here else "missing", note=why))
+            made.append((replace(action, what="clash"), None))
+            continue
+        if old is not None:
+            _take_away(registry, old, file.sha256)
+        made.append(outcome)
+        done.append(outcome[0])
+    with registry.transaction() as db:
+        for (action, inode), (_, _, old) in zip(made, chunk, strict=True):
+            if action.what == "clash":
+                db.execute(
+                    "DELETE FROM link WHERE path = ? AND inode IS NULL AND sha256 = ?",
+                    (str(action.path), action.sha256),
+                )
+            else:
+                _put_row(db, each, action, inode)
+                if old is not None:
+                    db.execute("DELETE FROM link WHERE path = ?", (str(old),))
+    return done
+
+
+def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> bool:
+    """Write the intent down, unless another process has given this name to other bytes since we decided."""
+    row = db.execute("SELECT sha256 FROM link WHERE path = ?", (str(action.path),)).fetchone()
+    if row is not None and row["sha256"] != action.sha256:
+        return False
+    _put_row(db, each, action, None)
+    return True
+
+
+def _taken_meanwhile(registry: Registry, action: LinkAction, found: _Plan) -> bool:
+    """Whether another process gave the name to another version since this was decided: the next repair sees to it."""
+    for row in registry.rows("SELECT source, version_id, sha256 FROM link WHERE path = ?", (str(action.path),)):
+        if (row["source"], row["version_id"], row["sha256"]) != (action.source, action.version_id, action.sha256):
+            found.shown = [(f, path) for f, path in found.shown if path != action.path]
+            found.notes.append(replace(action, what="clash", note="another version has the name since a moment ago"))
+            return True
+    return False
+
+
+def _is_installed(registry: Registry, file: _File) -> bool:
+    sql = "SELECT 1 FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?"
+    return bool(registry.rows(sql, (*file.key, file.sha256)))
 
 
 def _put_row(db: sqlite3.Connection, each: Ui, action: LinkAction, inode: int | None) -> None:
@@ -721,12 +798,17 @@ def _link(registry: Registry, each: Ui, action: LinkAction, file: _File) -> tupl
     path.parent.mkdir(parents=True, exist_ok=True)
     renew = action.what == "relink" and os.path.lexists(path)  # judged ours when it was decided
     try:
-        kind = place(blob, path, _ladder(each), shown=file.tree, renew=renew)
-    except FileExistsError:
-        if not _same_bytes(path, blob):
-            return None
-        kind = _kind_of(path, blob)
-    return replace(action, kind=kind), path.lstat().st_ino
+        try:
+            kind = place(blob, path, _ladder(each), shown=file.tree, renew=renew)
+        except FileExistsError:
+            if not _same_bytes(path, blob):
+                return None
+            kind = _kind_of(path, blob)
+        return replace(action, kind=kind), path.lstat().st_ino
+    except FileNotFoundError:
+        if blob.exists() and path.parent.is_dir() and os.path.lexists(path):
+            raise
+        return None  # another process removed the version, or the link, meanwhile
 
 
 def place(blob: Path, path: Path, kinds: Sequence[str], *, shown: Path, renew: bool = False) -> str:
@@ -855,25 +937,32 @@ def unlink(registry: Registry, version_keys: Collection[Key], *, dry_run: bool =
 def _unlink(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -> list[LinkAction]:
     out: list[LinkAction] = []
     for start in range(0, len(rows), CHUNK):
-        gone: list[str] = []
-        for row in rows[start : start + CHUNK]:
-            path = Path(row["path"])
-            state = "replaced" if row["kind"] == YOURS else _state(row, registry.blob_path(row["sha256"]), path)
-            action = LinkAction(
-                row["ui"] or row["layout"], "unlink", path, row["kind"], row["sha256"], row["source"], row["version_id"]
-            )
-            if state == "replaced":
-                out.append(replace(action, what="yours", note="replaced by a file of yours, which stays"))
-            elif state != "missing":
-                out.append(action)
-            if not dry_run:
-                _remove_sidecars(registry, path)
-                if state in {"ok", "stale"}:
-                    path.unlink(missing_ok=True)
-                gone.append(row["path"])
-        if gone:
-            with registry.transaction() as db:
-                db.executemany("DELETE FROM link WHERE path = ?", [(path,) for path in gone])
+        with registry.linking() if not dry_run else contextlib.nullcontext():
+            out += _unlink_some(registry, rows[start : start + CHUNK], dry_run=dry_run)
+    return out
+
+
+def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -> list[LinkAction]:
+    out: list[LinkAction] = []
+    gone: list[tuple[str, str, int]] = []
+    for row in rows:
+        path = Path(row["path"])
+        state = "replaced" if row["kind"] == YOURS else _state(row, registry.blob_path(row["sha256"]), path)
+        action = LinkAction(
+            row["ui"] or row["layout"], "unlink", path, row["kind"], row["sha256"], row["source"], row["version_id"]
+        )
+        if state == "replaced":
+            out.append(replace(action, what="yours", note="replaced by a file of yours, which stays"))
+        elif state != "missing":
+            out.append(action)
+        if not dry_run:
+            _remove_sidecars(registry, path)
+            if state in {"ok", "stale"}:
+                path.unlink(missing_ok=True)
+            gone.append((row["path"], row["source"], row["version_id"]))
+    if gone:
+        with registry.transaction() as db:
+            db.executemany("DELETE FROM link WHERE path = ? AND source = ? AND version_id = ?", gone)
     return out
 
 
@@ -928,7 +1017,31 @@ def repair(
         out.append(replace(action, note=action.note or "that version is not installed any more"))
     for folder in {Path(row["path"]).parent for row in rows} if not dry_run else ():
         out += [LinkAction("", "unlink", path, note="half-made copy of a killed run") for path in sweep(folder)]
-    return out + apply(registry, dry_run=dry_run, on_step=on_step, picture=picture)
+    out += apply(registry, dry_run=dry_run, on_step=on_step, picture=picture)
+    if not dry_run:
+        _forget_empty_names(registry, known)
+    return out
+
+
+def _forget_empty_names(registry: Registry, known: Mapping[str, Ui]) -> None:
+    """Rows whose name still shows nothing after everything was linked: the file is shown under another one.
+
+    Without an inode a row is the intent of a process that may be at work; those of today are left to it.
+    """
+    today = now()[:10]
+    for row in registry.rows("SELECT * FROM link WHERE kind != ?", (YOURS,)):
+        if row["ui"] not in known or not known[row["ui"]].root.is_dir():
+            continue
+        if row["inode"] is None and row["created_at"][:10] == today:
+            continue
+        path = Path(row["path"])
+        with registry.linking():
+            state = _state(row, registry.blob_path(row["sha256"]), path)
+            if state in {"missing", "stale"}:
+                if state == "stale":
+                    path.unlink(missing_ok=True)
+                with registry.transaction() as db:
+                    db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
 
 
 # --- sidecars ---------------------------------------------------------------------------------------------------------

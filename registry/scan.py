@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry import layouts, sidecars
 from registry.errors import KnownError, NotFound
@@ -49,11 +49,10 @@ ALONE = frozenset({".safetensors", ".sft", ".ckpt", ".gguf", ".pt", ".pth"})  # 
 SMALLEST = 128  # bytes
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):  # tens of thousands are made in a scan: cheaper than a dataclass and a Path each
     """A model file on disk. `hint` is the kind its folder is for."""
 
-    path: Path
+    where: str
     size: int
     mtime_ns: int
     inode: int
@@ -63,6 +62,10 @@ class Found:
     sidecars: tuple[str, ...] = ()
     sidecars_at: float = 0.0  # when the newest of them changed
     is_link: bool = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.where)
 
     @property
     def node(self) -> tuple[int, int]:
@@ -82,8 +85,7 @@ class Skipped:
         return {"path": str(self.path), "why": self.why}
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What a scan wrote down about a file."""
 
     size: int
@@ -114,6 +116,10 @@ _HINTS = {
 } | {"lycoris": "lora", "main": "checkpoint", "lora": "lora", "embedding": "embedding"}
 
 
+def stem_of(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
 def walk(roots: Sequence[Path], skipped: list[Skipped], *, but: Collection[Path] = ()) -> Iterator[Found]:
     """Model files below some folders, each folder once, links to folders followed.
 
@@ -140,7 +146,8 @@ def walk(roots: Sequence[Path], skipped: list[Skipped], *, but: Collection[Path]
 def _single(path: Path, skipped: list[Skipped]) -> Iterator[Found]:
     try:
         names = {entry.name for entry in os.scandir(path.parent)}
-        yield _found(path.parent, path.name, path.stat(), names, _hint(path.parent), None, path.is_symlink())
+        beside = sidecars.beside(path.name, names)
+        yield _found(str(path.parent), path.name, path.stat(), beside, _hint(path.parent), None, path.is_symlink())
     except OSError as error:
         skipped.append(Skipped(path, error.strerror or "cannot be read"))
 
@@ -174,13 +181,14 @@ def _below(
         if "model_index.json" in names:
             skipped.append(Skipped(here, "a Diffusers folder: one model in many files, left as it is"))
             continue
+        folder, beside = str(here), sidecars.by_stem(names)
         for entry in entries:
             name = entry.name
             suffix = name[name.rfind(".") :].lower() if "." in name else ""
             if suffix in layouts.SUFFIXES:
                 try:
                     if entry.is_file():
-                        if found := _judge(here, entry, names, hint, ui, suffix, skipped):
+                        if found := _judge(folder, entry, beside, hint, ui, suffix, skipped):
                             yield found
                         continue
                     if entry.is_symlink():
@@ -201,8 +209,8 @@ def _below(
 
 
 def _judge(
-    here: Path, entry: os.DirEntry[str], names: set[str], hint: str | None, ui: str | None, suffix: str,
-    skipped: list[Skipped],
+    here: str, entry: os.DirEntry[str], beside: Mapping[str, Sequence[str]], hint: str | None, ui: str | None,
+    suffix: str, skipped: list[Skipped],
 ) -> Found | None:  # fmt: skip
     if entry.name.startswith("."):
         return None
@@ -210,23 +218,22 @@ def _judge(
         return None  # a `.bin` somewhere is more often no model
     status = entry.stat()
     if status.st_size < SMALLEST:
-        skipped.append(Skipped(here / entry.name, "too small to be a model"))
+        skipped.append(Skipped(Path(here, entry.name), "too small to be a model"))
         return None
-    return _found(here, entry.name, status, names, hint, ui, entry.is_symlink())
+    return _found(here, entry.name, status, beside.get(stem_of(entry.name), ()), hint, ui, entry.is_symlink())
 
 
 def _found(
-    here: Path, name: str, status: os.stat_result, names: set[str], hint: str | None, ui: str | None, is_link: bool
+    here: str, name: str, status: os.stat_result, beside: Sequence[str], hint: str | None, ui: str | None, is_link: bool
 ) -> Found:
-    beside = sidecars.beside(name, names)
     newest = 0.0
     for each in beside:
         with contextlib.suppress(OSError):
             said = os.stat(f"{here}/{each}")  # noqa: PTH116 - twice as fast, ten thousand times
             newest = max(newest, said.st_mtime, said.st_ctime)
     return Found(
-        here / name, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, hint, ui, tuple(beside), newest,
-        is_link,
+        f"{here}/{name}", status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, hint, ui, tuple(beside),
+        newest, is_link,
     )  # fmt: skip
 
 
@@ -284,7 +291,7 @@ def remember(registry: Registry, notes: Iterable[Note]) -> None:
             "version_id, checked_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             [
                 (
-                    str(n.found.path), n.found.size, n.found.mtime_ns, n.found.inode, n.found.device, n.sha256,
+                    n.found.where, n.found.size, n.found.mtime_ns, n.found.inode, n.found.device, n.sha256,
                     n.autov1, n.autov3, json.dumps(dict(n.facts), ensure_ascii=False), n.source, n.version_id, stamp,
                 )
                 for n in notes
@@ -299,21 +306,22 @@ def forget(registry: Registry, paths: Iterable[str]) -> None:
 
 
 def blobs_by_inode(registry: Registry) -> dict[tuple[int, int], str]:
-    """(device, inode) → SHA256 of every blob: a file that is one of these needs no reading.
-
-    Blobs that were written to since their bytes were known to be right are left out.
-    """
-    right = {row["sha256"]: row["mtime_ns"] for row in registry.rows("SELECT sha256, mtime_ns FROM blob")}
+    """(device, inode) → SHA256 of every blob: a file that is one of these needs no reading, while `is_right`."""
     out: dict[tuple[int, int], str] = {}
     for folder in _folders(registry.blobs.root):
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if len(entry.name) == 64:
-                    with contextlib.suppress(OSError):
-                        status = entry.stat()
-                        if right.get(entry.name, status.st_mtime_ns) == status.st_mtime_ns:
-                            out[(status.st_dev, status.st_ino)] = entry.name
+            device = os.stat(folder).st_dev  # noqa: PTH116
+            out.update({(device, entry.inode()): entry.name for entry in entries if len(entry.name) == 64})
     return out
+
+
+def is_right(registry: Registry, sha256: str) -> bool:
+    """Whether a blob was not written to since its bytes were last known to be right."""
+    rows = registry.rows("SELECT mtime_ns FROM blob WHERE sha256 = ?", (sha256,))
+    try:
+        return not rows or registry.blob_path(sha256).stat().st_mtime_ns == rows[0]["mtime_ns"]
+    except OSError:
+        return False
 
 
 def _folders(root: Path) -> list[str]:

@@ -71,12 +71,27 @@ class Said:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in out.items() if value}
 
 
+_ENDINGS = tuple(
+    [*ENDINGS.values(), ".txt", ".description.txt"]
+    + [mark + picture for mark in ("", ".preview") for picture in PICTURES]
+)
+
+
+def by_stem(names: Collection[str]) -> dict[str, list[str]]:
+    """Stem of a model file → its sidecars and pictures among the names of a folder, for many files at once."""
+    out: dict[str, list[str]] = {}
+    for name in names:
+        if name.endswith(_ENDINGS):
+            for ending in _ENDINGS:
+                if name.endswith(ending):
+                    out.setdefault(name[: -len(ending)], []).append(name)
+    return out
+
+
 def beside(name: str, siblings: Collection[str]) -> list[str]:
     """The sidecars and pictures of a model file among the names in its folder."""
     stem = name.rsplit(".", 1)[0]
-    endings = [*ENDINGS.values(), ".txt", ".description.txt"]
-    endings += [mark + picture for mark in ("", ".preview") for picture in PICTURES]
-    return [stem + ending for ending in endings if stem + ending in siblings]
+    return [stem + ending for ending in _ENDINGS if stem + ending in siblings]
 
 
 def read(path: Path, siblings: Collection[str] | None = None, *, ours: Mapping[str, str] | None = None) -> Said:

@@ -45,7 +45,8 @@ def safetensors(
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + rng.randbytes(at)
+    pieces = [rng.randbytes(min(1 << 26, at - start)) for start in range(0, at, 1 << 26)]
+    return b"".join((struct.pack("<Q", len(text)), text, *pieces))
 
 
 def with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
