@@ -617,8 +617,11 @@ def _safe_stem(name: str) -> str:
 
 def _free_path(registry: Registry, stem: str) -> Path:
     """A new file in today's folder of runs: an earlier picture is never overwritten."""
-    folder = registry.home / "runs" / datetime.now(UTC).strftime("%Y-%m-%d")
-    folder.mkdir(parents=True, exist_ok=True)
+    return free_name(registry.home / "runs" / datetime.now(UTC).strftime("%Y-%m-%d"), stem)
+
+
+def free_name(folder: Path, stem: str) -> Path:
+    """`STEM.png` in a folder, or `STEM-2.png` and so on when that is taken."""
     path, count = folder / f"{stem}.png", 1
     while path.exists():
         count += 1
@@ -634,6 +637,16 @@ def with_checkpoint(parameters: GenerationParameters, ref: str, registry: Regist
     others = tuple(resource for resource in parameters.resources if resource.kind != "checkpoint")
     raw = {key: value for key, value in parameters.raw.items() if key not in {"Model", "Model hash"}}
     return replace(parameters, resources=(checkpoint, *others), raw=raw)
+
+
+def with_vae(parameters: GenerationParameters, ref: str, registry: Registry) -> GenerationParameters:
+    """The same settings with another installed VAE. Raises NotFound, Ambiguous."""
+    chosen = installed_one(ref, registry, "vae")
+    file = chosen.files[0]
+    vae = ResourceRef("vae", Path(file.name).stem, hash=file.sha256, version_id=chosen.version.id)
+    others = tuple(resource for resource in parameters.resources if resource.kind != "vae")
+    raw = {key: value for key, value in parameters.raw.items() if key not in {"VAE", "VAE hash"}}
+    return replace(parameters, resources=(*others, vae), raw=raw)
 
 
 def installed_one(ref: str, registry: Registry, *kinds: str) -> Installed:

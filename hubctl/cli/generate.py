@@ -38,7 +38,7 @@ def generate(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the run plan as JSON and stop")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE.png", help="Where to write; a folder for several")
+        str | None, typer.Option("--out", "-o", metavar="FILE.png", help="Where to write; a folder for several")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,

@@ -50,6 +50,7 @@ def reproduce(
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Another size")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="REF", help="Use this installed checkpoint")] = None,
+    vae: Annotated[str | None, typer.Option("--vae", metavar="REF", help="Use this installed VAE")] = None,
     rng: Annotated[str | None, typer.Option("--rng", metavar="cpu|nv|gpu", help="Whose noise")] = None,
     init: Annotated[
         Path | None, typer.Option("--init", metavar="PICTURE", help="The picture it was made from (img2img)")
@@ -68,7 +69,7 @@ def reproduce(
         float | None, typer.Option("--min-similarity", min=0.0, max=1.0, help="Exit 11 when the result is below")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE.png", help="Where to write; a folder for several")
+        str | None, typer.Option("--out", "-o", metavar="FILE.png", help="Where to write; a folder for several")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -102,7 +103,7 @@ def reproduce(
         jobs = []
         for text in wanted:
             with _collected(failures, text, many):
-                jobs.append(_look(text, changes, model, hub, registry))
+                jobs.append(_look(text, changes, model, vae, hub, registry))
         if dry_run:
             _dry_run(jobs, failures, many=many)
             return
@@ -231,7 +232,9 @@ def _lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def _look(text: str, changes: dict[str, Any], model: str | None, hub: Hub | None, registry: Registry) -> Job:
+def _look(
+    text: str, changes: dict[str, Any], model: str | None, vae: str | None, hub: Hub | None, registry: Registry
+) -> Job:
     from hubctl import reproduce as journey
 
     with _progress.busy(f"reading image {text}"):
@@ -239,6 +242,8 @@ def _look(text: str, changes: dict[str, Any], model: str | None, hub: Hub | None
         parameters = journey.override(source.parameters, **changes)
         if model:
             parameters = journey.with_checkpoint(parameters, model, registry)
+        if vae:
+            parameters = journey.with_vae(parameters, vae, registry)
         found = journey.resources(parameters, hub, registry, _app.settings())
     _announce(source, parameters, found)
     return Job(source, parameters, found)
@@ -353,18 +358,19 @@ def _print_plans(plans: Sequence[RunPlan], failures: list[tuple[str, KnownError]
         raise typer.Exit(PartialBatch.exit_code)
 
 
-def target_of(out: Path | None, name: str, *, many: bool) -> Path | None:
+def target_of(out: str | None, name: str, *, many: bool) -> Path | None:
     """The file to write: --out itself, or NAME.png in it when it is a folder (as it must be for several)."""
     from hubctl import reproduce as journey
     from hubctl.errors import UsageError
 
     if out is None:
         return None
-    if out.is_dir() or str(out).endswith("/") or (many and not out.suffix):
-        return out / f"{name}.png"
+    path = Path(out).expanduser()
+    if path.is_dir() or out.endswith(("/", "\\")) or (many and not path.suffix):
+        return journey.free_name(path, name)
     if many:
         raise UsageError(f"several pictures cannot all be `{out}`", hint="give --out a folder")
-    return journey.png_path(out)
+    return journey.png_path(path)
 
 
 def refuse_overwriting(target: Path | None, source: Source, init: Path | None, mask: Path | None) -> None:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hubctl.errors import RunError
 from hubctl.run import devices, loader, pictures, prompt, samplers
 from hubctl.run.denoiser import Blend, Call, Conds, Denoiser, conditioning
 from hubctl.run.encode import Encoder, load_embedding
@@ -395,6 +396,8 @@ def run(
     before = time.perf_counter()
     cache = cache or ModelCache()
     model, adapters = cache.get(plan, where, kind)
+    if model.vae is None and not plan.refiner:  # said before the work, not after it
+        raise RunError(f"`{Path(plan.checkpoint).name}` has no VAE in it", hint="install one and pass it with --vae")
     loaded = time.perf_counter()
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)

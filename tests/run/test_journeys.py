@@ -253,6 +253,34 @@ def test_another_checkpoint(hubctl: Run, made: Path) -> None:
     assert 0.1 < document["similarity"]["score"] < 0.95
 
 
+def test_another_vae(hubctl: Run, made: Path) -> None:
+    document = hubctl("reproduce", made, "--vae", "demo vae", "--json").json
+    assert "VAE: demo-vae.vae" in document["infotext"]
+    assert document["similarity"]["score"] > 0.99  # the checkpoint's own, in a file of its own
+
+
+def test_a_checkpoint_without_a_vae_is_told_before_the_work(hubctl: Run, shared: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(shared / "demo-model/tiny-toon-v1.safetensors")
+    pruned = tmp_path / "pruned.safetensors"
+    save_file({name: t for name, t in tensors.items() if not name.startswith("first_stage_model.")}, pruned)
+    said = hubctl("generate", "owl", "--model", pruned, "--size", "96x96", "--steps", 1000, status=1)
+    assert "`pruned.safetensors` has no VAE in it" in said.err
+    assert "--vae" in said.err
+    target = tmp_path / "x.png"
+    hubctl("generate", "owl", "--model", pruned, "--vae", 4401, "--size", "64x64", "--steps", 2, "--out", target)
+    assert target.exists()
+
+
+def test_a_folder_is_never_written_over(hubctl: Run, tmp_path: Path) -> None:
+    names = []
+    for _ in range(2):
+        said = hubctl("generate", "owl", "--model", 4100, "--seed", 1, "--steps", 2, "--out", f"{tmp_path}/new/")
+        names += [path.name for path in said.pictures]
+    assert names == ["picture-1.png", "picture-1-2.png"]
+
+
 def test_below_the_threshold_is_a_status_and_one_document(hubctl: Run, made: Path) -> None:
     said = hubctl("reproduce", made, "--seed", 6, "--min-similarity", 0.99, status=11)
     assert len(said.pictures) == 2
