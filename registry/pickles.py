@@ -13,6 +13,7 @@ Nothing a pickle names is ever imported or called.
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import re
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from registry.torchfile import MAGIC, ZIP_TROUBLE, main_pickle, open_zip, read_member
-from registry.unpickle import Broken, Global, Pickle, seen_before, walk
+from registry.unpickle import Broken, Global, Pickle, TooMuch, seen_before, walk
 
-logging.getLogger("picklescan").addHandler(logging.NullHandler())  # it would talk on stderr otherwise
+logging.getLogger("picklescan").addHandler(logging.NullHandler())  # it would talk on stderr otherwise,
+logging.getLogger("picklescan").propagate = False  # in strangers' words
 LONGEST_PICKLE = 256 * 1024 * 1024  # of one pickle in an archive, unpacked
 LONGEST_FOR_PICKLESCAN = 32 * 1024 * 1024  # it keeps every instruction in memory
 MOST_MEMBERS = 100_000
@@ -89,6 +91,10 @@ _NOT_PICKLES = (
     (re.compile(rb"\x89PNG\r\n"), "a PNG picture"),
     (re.compile(rb"\xff\xd8\xff"), "a JPEG picture"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "a WebP picture"),
+    (re.compile(rb"GIF8[79]a"), "a GIF picture"),
+    (re.compile(rb"%PDF-"), "a PDF document"),
+    (re.compile(rb"....ftyp", re.DOTALL), "a video or AVIF picture"),
+    (re.compile(rb"\x1a\x45\xdf\xa3"), "a video"),
     (re.compile(rb"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE), "a web page"),
 )
 _ARCHIVES = (
@@ -185,7 +191,9 @@ def _look_at_pickles(file: IO[bytes], found: _Findings, name: str, *, whole: boo
             if torch_row and index >= 5 and not seen.imports:
                 return  # tensor bytes, which are read as such
             if index == 0 and not seen.imports:
-                if whole:
+                if _is_text(file) and not isinstance(error, TooMuch):
+                    found.other = "plain text"
+                elif whole:
                     found.suspicious.append("it is neither a pickle nor anything else known")
                 return
             found.pickles += 1
@@ -204,6 +212,17 @@ def _look_at_pickles(file: IO[bytes], found: _Findings, name: str, *, whole: boo
         _judge(pickled, found, name)
         _second_opinion(file, begins, file.tell(), found)
     found.suspicious.append(f"it holds more than {MOST_PICKLES} pickles")
+
+
+def _is_text(file: IO[bytes]) -> bool:
+    """Whether it is text a person could read; the oldest pickles are too, so this is asked when the walk has failed."""
+    file.seek(0)
+    start = file.read(65_536)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # a character cut in two at the end is fine
+    except UnicodeDecodeError:
+        return False
+    return bool(start) and not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in start)
 
 
 def _begins_like_pickle(file: IO[bytes], at: int) -> bool:

@@ -24,6 +24,10 @@ class Broken(Exception):
     """The stream is no pickle, or not one that can be followed to its end."""
 
 
+class TooMuch(Broken):
+    """It asks for more than this machine gives; a real unpickler might go on."""
+
+
 class Global(NamedTuple):
     """Something a real unpickler would import."""
 
@@ -81,7 +85,7 @@ def walk(file: IO[bytes]) -> Pickle:
     try:
         return machine.run()
     except Broken as error:
-        raise Broken(str(error), machine.seen) from None
+        raise type(error)(str(error), machine.seen) from None
     except (IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, UnicodeError) as error:
         raise Broken(f"it stops making sense ({error.__class__.__name__})", machine.seen) from None
 
@@ -112,13 +116,13 @@ class _Machine:
             if step is None:
                 raise Broken(f"byte {code!r} is no instruction")
             step(self)
-        raise Broken(f"it has more than {MOST_STEPS:,} instructions")
+        raise TooMuch(f"it has more than {MOST_STEPS:,} instructions")
 
     # --- reading ---
 
     def take(self, count: int) -> bytes:
         if count > KEPT_BYTES:
-            raise Broken(f"a part of it claims {count:,} bytes")
+            raise TooMuch(f"a part of it claims {count:,} bytes")
         data = self.file.read(count)
         if len(data) < count:
             raise Broken("it ends inside an instruction")
@@ -129,17 +133,19 @@ class _Machine:
 
     def text(self, count: int, encoding: str = "utf-8") -> str:
         if count > LONGEST_TEXT or count > self.text_left:
-            raise Broken(f"a text in it claims {count:,} bytes")
+            raise TooMuch(f"a text in it claims {count:,} bytes")
         self.text_left -= count
         return self.take(count).decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict")
 
     def line(self) -> str:
         data = self.file.readline(LONGEST_LINE)
+        if len(data) == LONGEST_LINE:
+            raise TooMuch("a line in it is very long")
         if not data.endswith(b"\n"):
             raise Broken("a line in it has no end")
         self.text_left -= len(data)
         if self.text_left < 0:
-            raise Broken("it holds too much text")
+            raise TooMuch("it holds too much text")
         return data[:-1].decode("latin-1")
 
     def bytes_(self, count: int) -> bytes | Skipped:
@@ -273,7 +279,7 @@ class _Machine:
     def long_int(self) -> int:
         count = self.number("<I")
         if count > 4096:
-            raise Broken(f"a number in it claims {count:,} bytes")
+            raise TooMuch(f"a number in it claims {count:,} bytes")
         return int.from_bytes(self.take(count), "little", signed=True)
 
     def quoted(self) -> None:

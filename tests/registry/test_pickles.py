@@ -188,6 +188,8 @@ def test_archives_are_looked_into_and_bounded(tmp_path: Path) -> None:
     assert look(tarred(pickle=evil, storages=b"", tensors=b""), tmp_path).verdict == "dangerous"
     assert look(tarred(pickle=pickle.dumps({}), storages=pickle.dumps(0)), tmp_path).verdict == "safe"
     assert look(b"7z\xbc\xaf\x27\x1c" + bytes(100), tmp_path).verdict == "suspicious"
+    nameless = zipped(QQQQ=b"x", data_pkl=evil).replace(b"QQQQ", bytes(4))
+    assert look(nameless, tmp_path).verdict == "dangerous"
     assert look(inner[:-30], tmp_path).verdict == "suspicious"  # its table of contents is gone
 
 
@@ -218,7 +220,9 @@ def test_a_numpy_array_of_objects_is_a_pickle(tmp_path: Path) -> None:
         (b"<!doctype html><p>sign in", "safe"),
         (struct.pack("<Q", 2) + b"{}", "safe"),
         (struct.pack("<Q", 0x280) + b"{" + b" " * 0x27E + b"}", "safe"),  # its length begins like a pickle
-        (b"a8c434cdd21ac882d41bbdaa1bdc23ef7e8789aa", "suspicious"),
+        (b"model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n", "safe"),  # the configuration beside a model
+        ('{"3": {"class_type": "KSampler", "text": "é"}}'.encode(), "safe"),
+        (b"V" + b"a" * 200_000 + b"\ncos\nsystem\n", "suspicious"),  # more than we follow: no all-clear
         (b"\xff" * 5000, "suspicious"),
     ],
 )
