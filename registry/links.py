@@ -719,11 +719,10 @@ def _perform_some(
     on_name: Callable[[str], None],
 ) -> list[LinkAction]:
     done: list[LinkAction] = []
-    chunk = [step for step in chunk if not _taken_meanwhile(registry, step[0], found)]
     with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
         claims = [(step, _claim(db, each, step[0])) for step in chunk]
-    chunk = [step for step, ours in claims if ours]
-    found.lost += [step[1] for step, ours in claims if not ours]
+    chunk = [step for step, claim in claims if claim == "ours"]
+    found.lost += [file for (_, file, _), claim in claims if claim == "lost"]
     made: list[tuple[LinkAction, int | None]] = []
     for action, file, old in chunk:
         on_name(action.path.name)
@@ -753,23 +752,16 @@ def _perform_some(
     return done
 
 
-def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> bool:
-    """Write the intent down, unless another process has given this name to other bytes since we decided."""
-    row = db.execute("SELECT sha256 FROM link WHERE path = ?", (str(action.path),)).fetchone()
+def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> str:
+    """Write the intent down: `ours`; unless another process has given the name to other bytes since we decided
+    (`lost`: another name is chosen) or to the same bytes of another version (`shared`: nothing is left to do)."""
+    row = db.execute("SELECT source, version_id, sha256 FROM link WHERE path = ?", (str(action.path),)).fetchone()
     if row is not None and row["sha256"] != action.sha256:
-        return False
+        return "lost"
+    if row is not None and (row["source"], row["version_id"]) != (action.source, action.version_id):
+        return "shared"
     _put_row(db, each, action, None)
-    return True
-
-
-def _taken_meanwhile(registry: Registry, action: LinkAction, found: _Plan) -> bool:
-    """Whether another process gave the name to another version since this was decided: the next repair sees to it."""
-    for row in registry.rows("SELECT source, version_id, sha256 FROM link WHERE path = ?", (str(action.path),)):
-        if (row["source"], row["version_id"], row["sha256"]) != (action.source, action.version_id, action.sha256):
-            found.shown = [(f, path) for f, path in found.shown if path != action.path]
-            found.notes.append(replace(action, what="clash", note="another version has the name since a moment ago"))
-            return True
-    return False
+    return "ours"
 
 
 def _is_installed(registry: Registry, file: _File) -> bool:

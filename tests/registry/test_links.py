@@ -443,3 +443,19 @@ def test_no_space_is_said_before_anything_is_copied(
         with pytest.raises(NoSpace):
             comfy(registry, tmp_path / "ui", kind="copy")
         assert tree(tmp_path / "ui") == set()
+
+
+def test_threads_that_link_the_same_name_lose_no_file(home: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Registry.open(home) as registry:
+        comfy(registry, tmp_path / "ui")
+        numbers = range(11, 31)
+        for number in numbers:
+            install(registry, bytes([number]), number, name="same.safetensors")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: links.show(registry, "civitai", number), numbers))
+        folder = tmp_path / "ui/models/loras"
+        assert {path.read_bytes() for path in folder.iterdir()} == {bytes([number]) for number in numbers}
+        assert len(registry.rows("SELECT * FROM link WHERE inode IS NOT NULL")) == len(numbers)
+        assert links.apply(registry) == []
