@@ -65,8 +65,10 @@ def infotext_of(embedded: Embedded) -> str | None:
 
 
 def is_infotext(text: str) -> bool:
-    if len(text) > MAX_CHARS or text.lstrip("﻿ \r\n\t")[:1] in ("{", "[") or ":" not in text:
+    if len(text) > MAX_CHARS or ":" not in text:
         return False
+    if text.lstrip("﻿ \r\n\t")[:1] in ("{", "[") and not any(_STEPS.match(line) for line in text.splitlines()):
+        return False  # JSON; a prompt may begin with a bracket too
     return _settings_line(_normalise(text).split("\n")) is not None
 
 
@@ -430,7 +432,10 @@ def _numbered_lora(known: _Settings, number: str, name: Any) -> ResourceRef:
 
 
 def _old_and_other_resources(known: _Settings) -> Iterator[ResourceRef]:
-    """Hypernet keys, the additional-networks extension, Forge's modules and ControlNet units."""
+    """The refiner, hypernet keys, the additional-networks extension, Forge's modules and ControlNet units."""
+    refiner = _refiner(known)
+    if refiner is not None:
+        yield ResourceRef(kind="refiner", name=refiner.checkpoint, hash=refiner.hash)
     hypernet = known.text("hypernet")
     if hypernet:
         name, found = _name_and_hash(hypernet)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hubctl import infotext
 from hubctl.errors import NoParameters
 from hubctl.infotext import a1111
 from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, ResourceRef
@@ -174,3 +175,16 @@ def test_writing_parameters_from_elsewhere() -> None:
     back = a1111.parse(text)
     assert (back.sampler, back.schedule, back.hires, back.generator) == (p.sampler, p.schedule, p.hires, p.generator)
     assert a1111.write(back) == text
+
+
+@pytest.mark.parametrize("prompt", ["[cat:dog:0.5] on a table", "{red|blue} cat", "[[a]]"])
+def test_a_prompt_may_begin_with_a_bracket(prompt: str) -> None:
+    text = f"{prompt}\nNegative prompt: [blurry]\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
+    assert infotext.parse(text).prompt == prompt
+    assert infotext.a1111.write(infotext.parse(text)) == text
+
+
+def test_a_refiner_is_one_of_the_files_an_image_needs() -> None:
+    text = "a\nSteps: 20, Sampler: Euler a, Seed: 1, Refiner: sd_xl_refiner_1.0 [7440042bbd], Refiner switch at: 0.8"
+    found = infotext.parse(text)
+    assert [(r.name, r.hash) for r in found.of_kind("refiner")] == [("sd_xl_refiner_1.0", "7440042bbd")]
