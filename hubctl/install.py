@@ -371,7 +371,7 @@ def plan(
     size = file.size_bytes
     if not have and not installed and size is not None and size + SPARE_BYTES > free:
         raise NoSpace(
-            f"`{file.name}` needs {_mb(size)} and {_mb(free)} is free in {settings.home}",
+            f"`{file.name}` needs {_mb(size)} and {_mb(SPARE_BYTES)} beside it; {_mb(free)} is free in {settings.home}",
             hint="`hubctl prune --dry-run` shows what could be freed",
         )
     return InstallPlan(
@@ -430,7 +430,8 @@ def check_space(plans: Sequence[InstallPlan], home: Path) -> None:
     free = shutil.disk_usage(_existing(home)).free
     if needed and needed + SPARE_BYTES > free:
         raise NoSpace(
-            f"these {len(plans)} files need {_mb(needed)} together and {_mb(free)} is free in {home}",
+            f"these {len(plans)} files need {_mb(needed)} together and {_mb(SPARE_BYTES)} beside them; {_mb(free)} is "
+            f"free in {home}",
             hint="`hubctl prune --dry-run` shows what could be freed; or install fewer at a time",
         )
 
@@ -746,7 +747,7 @@ def _notes(plan: InstallPlan, brought: _Brought) -> tuple[str, ...]:
     family = layouts.base_family(plan.version.base_model)
     if facts.base_family and facts.base_family != family and {facts.base_family, family} <= FAMILIES:
         out.append(f"the hub says {plan.version.base_model}, its tensors are of the {facts.base_family} family")
-    return (*out, *facts.notes)
+    return tuple(out)
 
 
 def _spoken(kind: str | None) -> str:

@@ -38,8 +38,10 @@ from registry.store import Blob, BlobStore
 Range = tuple[int, int]  # [start, end)
 READ = 256 << 10  # stays in a processor's cache
 CHUNK = 8 << 20  # the grid of the journal: what a damaged byte costs
+JOURNAL_ROOM = 64 << 10  # journals are padded to multiples of this, so that one can be rewritten on a full disk
 FOREIGN_SECONDS = 180.0  # another machine's partial is abandoned when it was not touched for so long
 _NAME = re.compile(r"(?P<key>[0-9a-z]{16,80})\.(?P<host>[0-9a-zA-Z_-]{1,64})\.(?P<pid>\d{1,10})(-\d{1,4})?\.part")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OPEN: set[Path] = set()  # of this process, for file systems without locks
 _OPEN_LOCK = threading.Lock()
 
@@ -110,6 +112,12 @@ class Partial:
         with _OPEN_LOCK:
             _OPEN.add(path)
         self._load()
+        self._saved: bytes | None = None  # the journal as it is on disk
+        if not self.journal.exists():  # its place must be there before the disk is full
+            try:
+                self.journal.write_bytes(_padded(self._claims()))
+            except OSError as error:
+                self._raise(error)
 
     @property
     def journal(self) -> Path:
@@ -195,7 +203,7 @@ class Partial:
             self._unsaved += len(piece)
 
     def _raise(self, error: OSError) -> None:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             missing = max(0, self.size - self.received)
             raise NoSpace(
                 f"the disk filled up with {missing / 1e6:.0f} MB of this file to go; what came so far is kept",
@@ -208,7 +216,7 @@ class Partial:
         with self._flush_lock:
             with self._lock:
                 runs, rewritten, unsaved = list(self._runs), self._rewritten, self._unsaved
-                if not unsaved and self.journal.exists():
+                if not unsaved and self._claims() == self._saved and self.journal.exists():
                     return
                 self._rewritten = []
             claims = {}
@@ -253,11 +261,31 @@ class Partial:
                 yield view[:count]
                 at += count
 
-    def _save(self) -> None:
+    def _claims(self) -> bytes:
         with self._lock:
             chunks = [[start, end, digest] for start, (end, digest) in sorted(self._chunks.items())]
             data = {"size": self.size, "sha256": self.sha256, "meta": self.meta, "chunks": chunks}
-        write_atomic(self.journal, json.dumps(data).encode())
+        return json.dumps(data).encode()
+
+    def _save(self) -> None:
+        claims = self._claims()
+        try:
+            write_atomic(self.journal, _padded(claims))
+        except OSError as error:
+            if error.errno not in FULL or not self._rewrite(claims):
+                raise
+        self._saved = claims
+
+    def _rewrite(self, claims: bytes) -> bool:
+        """The journal in its own place: all that a full disk allows. Whether it fitted."""
+        with self.journal.open("r+b") as file:
+            room = self.journal.stat().st_size
+            if len(claims) > room:
+                return False
+            file.write(claims.ljust(room))
+            file.flush()
+            os.fsync(file.fileno())
+        return True
 
     def discard(self, ranges: Iterable[Range]) -> None:
         """Forget these ranges; a chunk that overlaps one is forgotten whole."""
@@ -374,6 +402,10 @@ class Partial:
             self.path.unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
         self._close()
+
+
+def _padded(claims: bytes) -> bytes:
+    return claims.ljust((len(claims) // JOURNAL_ROOM + 1) * JOURNAL_ROOM)
 
 
 def _flush(file: IO[bytes]) -> None:

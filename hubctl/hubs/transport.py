@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -305,8 +306,8 @@ class Transport:
         if isinstance(error, httpx.ConnectTimeout):
             return HubUnavailable(f"{who} does not answer")
         if isinstance(error, httpx.ConnectError):
-            return HubUnavailable(f"{who} cannot be reached: {short(error, 120) or 'no connection'}")
-        return HubUnavailable(f"the connection to {who} broke: {short(error, 120) or type(error).__name__}")
+            return HubUnavailable(f"{who} cannot be reached: {_reason(error) or 'no connection'}")
+        return HubUnavailable(f"the connection to {who} broke: {_reason(error) or type(error).__name__}")
 
     # --- refusals -----------------------------------------------------------------------------------------------------
 
@@ -402,6 +403,11 @@ def _certificates() -> Any:
     import truststore
 
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _reason(error: Exception) -> str:
+    """The system's words for a failure, without its number."""
+    return re.sub(r"^\[(Errno|SSL[^\]]*) ?-?\d*\] ?", "", short(error, 120))
 
 
 def _seconds_for_json(timeout: float) -> float:

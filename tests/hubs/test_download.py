@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -595,3 +596,22 @@ def test_more_connections_are_tried_only_while_they_help(tmp_path: Path) -> None
             on_event=lambda kind, **facts: counts.append(facts["count"]) if kind == "segments" else None,
         )  # fmt: skip
     assert counts == [4]
+
+
+def test_on_a_full_disk_the_journal_is_written_in_its_own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with RudeHub(payload(MULTI)) as rude:
+        with reserve(tmp_path, rude) as partial:
+            monkeypatch.setattr("registry.partial.write_atomic", full)
+            partial.write_at(0, rude.data[: 2 << 20])
+            partial.meta.update(total=MULTI, etag=rude.etag)
+            partial.checkpoint()
+        monkeypatch.undo()
+        with reserve(tmp_path, rude) as partial:
+            done = fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+            assert done.received == MULTI - (2 << 20)
+            assert partial.digest() == rude.sha256
