@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,8 +199,10 @@ def _show(report: Report, linked: list[Any]) -> None:
         for entry in report.files:
             _out.line(entry["ref"])
         return
-    _skipped(report.skipped)
-    sys.stderr.flush()
+    if report.adopted or report.recognised or _flags.CURRENT.verbose:
+        _skipped(report.skipped)
+    elif report.skipped:
+        _out.say(f"  {_out.plural(len(report.skipped), 'file')} left as before (-v says why)")
     parts = [f"{report.known} known to a hub"] if report.known else []
     parts += [f"{report.local} kept as local"] if report.local else []
     parts += [f"{report.renamed} local ones named"] if report.renamed else []

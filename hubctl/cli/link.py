@@ -183,7 +183,7 @@ def _show(schema: str, actions: Sequence[Any], *, dry_run: bool, **more: Any) ->
             kinds = Counter(action.kind for action in actions if action.what == what and action.kind)
             how = f"  ({', '.join(f'{n} {kind}' for kind, n in kinds.most_common())})" if kinds else ""
             _out.say(f"{counts[what]:6d}  {heading}{how}")
-    shown = [a for a in actions if a.what in WORTH_A_LINE or dry_run or _flags.CURRENT.verbose]
+    shown = [a for a in actions if a.what in WORTH_A_LINE or (dry_run and a.changes) or _flags.CURRENT.verbose]
     for action in shown[: None if _flags.CURRENT.verbose else SHOWN]:
         _out.say(f"  {HEADINGS[action.what]}: {action.path}" + (f"  ({action.note})" if action.note else ""))
     if len(shown) > SHOWN and not _flags.CURRENT.verbose:
