@@ -64,14 +64,21 @@ class Settings:
     def hub_url(self, name: str) -> str:
         """The base URL of a hub given by name or URL, without a trailing slash."""
         if "://" in name:
-            return name.rstrip("/")
+            return _without_key(name)
         if name not in self.hubs:
             known = ", ".join(sorted(self.hubs))
             raise UsageError(
                 f"no hub is called `{name}`",
                 hint=f"known hubs: {known}; or give a URL, or add one with `hubctl config set hubs.{name} URL`",
             )
-        return self.hubs[name].rstrip("/")
+        return _without_key(self.hubs[name])
+
+
+def _without_key(url: str) -> str:
+    """A base URL; one with a name and password in it would end up in logs, queues and manifests."""
+    if "@" in url.split("://", 1)[1].split("/", 1)[0]:
+        raise UsageError("a hub's URL may not hold a name or password", hint="store the key with `hubctl login`")
+    return url.rstrip("/")
 
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -75,6 +75,9 @@ def test_hubs(file: Path) -> None:
         "https://mirror.test",
         "https://x.test",
     ]
+    with pytest.raises(UsageError, match="name or password") as refused:
+        settings.hub_url("https://me:secret@nas.local")
+    assert "secret" not in refused.value.message
     with pytest.raises(UsageError, match="no hub is called `nsa`") as caught:
         settings.hub_url("nsa")
     assert "nas" in (caught.value.hint or "")
