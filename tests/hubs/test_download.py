@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -103,6 +104,7 @@ def attempt(folder: Path, misdeed: str, way: str, size: int) -> tuple[RudeHub, e
     data = payload(size)
     speed = 12e6 if way == "segmented" else None
     with (
+        patch("registry.partial.CHUNK", 1 << 20),  # so that three megabytes are several
         RudeHub(data, per_connection=speed) as rude,
         hub(rude).closing() as transport,
         reserve(folder, rude) as partial,
