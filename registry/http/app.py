@@ -325,16 +325,15 @@ class Hub:
             shown, cursor = self._of_version(wanted, start or 0, now)
         else:
             shown, cursor = self._of_all(wanted, start, now)
-        items, metadata = _Items(), {}
+        items, last = _Items(), None
         for image, after in shown:
             if not items.add(views.image(face, image, wanted)):
+                cursor = last
                 break
             last = after
-        else:
-            last = cursor
-        if last is not None and wanted.limit > 0:
-            given = last if wanted.exact else str(last)
-            metadata = _next(request, params, given)
+        metadata: Json = {}
+        if cursor is not None and wanted.limit > 0:
+            metadata = _next(request, params, cursor if wanted.exact else str(cursor))
         if wanted.page is not None:
             metadata |= {"currentPage": wanted.page, "pageSize": wanted.limit}
         return items.page(metadata)
@@ -391,7 +390,7 @@ class Hub:
         counts: dict[str, Json] = {}
         for card in self.catalog.cards().values():
             if card.creator and wanted.text in card.creator.casefold():
-                link = f"{_base(request)}/api/v1/models?username={quote(card.creator)}"
+                link = f"{_base(request)}/api/v1/models?username={quote(card.creator, errors='replace')}"
                 item = counts.setdefault(card.creator, {"username": card.creator, "modelCount": 0, "link": link})
                 item["modelCount"] += 1
                 if card.creator_image:
@@ -437,7 +436,7 @@ class Hub:
             {
                 "ModelType": _and(vocabulary.MODEL_TYPES, (card.type for card in cards if card.type)),
                 "ModelFileType": list(vocabulary.FILE_TYPES),
-                "ActiveBaseModel": _and(vocabulary.ACTIVE_BASE_MODELS, ()),
+                "ActiveBaseModel": list(vocabulary.ACTIVE_BASE_MODELS),
                 "BaseModel": _and(vocabulary.BASE_MODELS, base_models),
                 "BaseModelType": list(vocabulary.BASE_MODEL_TYPES),
             }

@@ -143,11 +143,8 @@ class RegistryCatalog:
             return self._shelf
 
     def _changes(self) -> object:
-        """Changes whenever a row does: `data_version` for other connections, `total_changes` for this one."""
-        return (
-            self.registry.rows("PRAGMA data_version")[0][0],
-            self.registry.rows("SELECT total_changes()")[0][0],
-        )
+        """Another value whenever a row changed: `data_version` for other connections, `total_changes` for this one."""
+        return tuple(self.registry.rows("SELECT data_version, total_changes() FROM pragma_data_version")[0])
 
     def _read_again(self, before: Mapping[Key, _Entry]) -> _Shelf:
         entries: dict[Key, _Entry] = {}

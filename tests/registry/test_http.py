@@ -981,10 +981,12 @@ def test_json_that_is_none_still_goes_out_as_json(registry: Registry, ask: Asked
         registry, model(3, version={"images": [image(88, meta=odd)]}, stats="none", creator=[], tags="x", nsfwLevel="?")
     )
     put(registry, model(4, description="\ud800", stats={"thumbsUpCount": float("nan")}))
+    put(registry, model(5, creator={"username": "z\ud800"}, tags=["\udfff"]))
     [shown] = ask("/api/v1/images?imageId=88&withMeta=true&flatMeta=true")["items"]
     assert (shown["meta"]["cfgScale"], shown["meta"]["deep"], shown["meta"]["seed"]) == (None, [[None]], 2**80)
-    assert sorted(ask.ids("/api/v1/models")) == [3, 4]
+    assert sorted(ask.ids("/api/v1/models")) == [3, 4, 5]
     assert ask("/api/v1/creators")["items"][0]["username"] == "maker"
+    assert len(ask("/api/v1/tags")["items"]) == 2
 
 
 def test_one_item_nobody_can_write_down_does_not_spoil_a_page(registry: Registry, ask: Asked) -> None:
