@@ -159,7 +159,7 @@ class Denoiser:
         blend = self.blend
         if blend is not None and blend.noise is not None:
             x = blend.noised_over(x, level)
-        outputs = self._outputs(x / (level**2 + 1) ** 0.5, t, level)
+        outputs = self._outputs(x * (1 / (level**2 + 1) ** 0.5), t, level)
         denoised = [self._denoised(x, out, level, t) for out in outputs]
         result = self._guided(denoised, level)
         if blend is not None and not blend.before:

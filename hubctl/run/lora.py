@@ -205,7 +205,8 @@ def _plain(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None) -> tupl
 
 def _delta(parts: Mapping[str, Tensor], weight: Tensor, dyn: int | None, forge: bool) -> Tensor | None:
     """Δ of one module in float32, before the tag's weight."""
-    p = {key: tensor.to(weight.device, torch.float32) for key, tensor in parts.items()}
+    # a copy, since a product over the file's own pages depends on how they happen to be aligned
+    p = {key: tensor.to(weight.device, torch.float32, copy=True) for key, tensor in parts.items()}
     for whole in ("diff", "w_norm"):
         if whole in p:
             return p[whole]
