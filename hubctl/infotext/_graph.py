@@ -7,7 +7,7 @@ their inputs on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -89,6 +89,8 @@ def _input(value: Any) -> Any:
         and not isinstance(value[1], bool)
     ):
         return Link(str(value[0]), value[1])
+    if isinstance(value, Mapping) and isinstance(value.get("content"), str) and "image" in value:
+        return value["content"]  # pysssss' loaders keep a preview picture beside the file's name
     return value
 
 
@@ -145,6 +147,78 @@ _WIDGETS: dict[str, tuple[str, ...]] = {
     "ImageScaleBy": ("upscale_method", "scale_by"),
     "PrimitiveNode": ("value",),
     "StringConcatenate": ("string_a", "string_b", "delimiter"),
+    "EmptyQwenImageLayeredLatentImage": ("width", "height", "layers", "batch_size"),
+    "EmptyFlux2LatentImage": ("width", "height", "batch_size"),
+    "EmptyMochiLatentVideo": ("width", "height", "length", "batch_size"),
+    "EmptyCosmosLatentVideo": ("width", "height", "length", "batch_size"),
+    "WanImageToVideo": ("width", "height", "length", "batch_size"),
+    "Wan22ImageToVideoLatent": ("width", "height", "length", "batch_size"),
+    "ModelSamplingFlux": ("max_shift", "base_shift", "width", "height"),
+    "ModelSamplingSD3": ("shift",),
+    "ModelSamplingAuraFlow": ("shift",),
+    "Flux2Scheduler": ("steps", "width", "height"),
+    "ExponentialScheduler": ("steps", "sigma_max", "sigma_min"),
+    "PolyexponentialScheduler": ("steps", "sigma_max", "sigma_min", "rho"),
+    "VPScheduler": ("steps", "beta_d", "beta_min", "eps_s"),
+    "BetaSamplingScheduler": ("steps", "alpha", "beta"),
+    "ManualSigmas": ("sigmas",),
+    "SplitSigmas": ("step",),
+    "SplitSigmasDenoise": ("denoise",),
+    "SamplerEulerAncestral": ("eta", "s_noise"),
+    "SamplerDPMPP_2M_SDE": ("solver_type", "eta", "s_noise", "noise_device"),
+    "QuadrupleCLIPLoader": ("clip_name1", "clip_name2", "clip_name3", "clip_name4"),
+    "CLIPLoaderGGUF": ("clip_name", "type"),
+    "DualCLIPLoaderGGUF": ("clip_name1", "clip_name2", "type"),
+    "TextEncodeQwenImageEdit": ("prompt",),
+    "TextEncodeQwenImageEditPlus": ("prompt",),
+    "CLIPTextEncodeHunyuanDiT": ("bert", "mt5xl"),
+    "CLIPTextEncodeLumina2": ("system_prompt", "user_prompt"),
+    "PrimitiveInt": ("value",),
+    "PrimitiveFloat": ("value",),
+    "PrimitiveString": ("value",),
+    "PrimitiveStringMultiline": ("value",),
+    "PrimitiveBoolean": ("value",),
+    "ControlNetApply": ("strength",),
+    "ControlNetApplyAdvanced": ("strength", "start_percent", "end_percent"),
+    "ImageScaleToTotalPixels": ("upscale_method", "megapixels"),
+    # packages most graphs use
+    "Efficient Loader": (
+        "ckpt_name", "vae_name", "clip_skip", "lora_name", "lora_model_strength", "lora_clip_strength", "positive",
+        "negative", "token_normalization", "weight_interpretation", "empty_latent_width", "empty_latent_height",
+        "batch_size",
+    ),
+    "KSampler (Efficient)": (
+        "seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "preview_method", "vae_decode",
+    ),
+    "CR LoRA Stack": tuple(
+        f"{name}_{number}" for number in (1, 2, 3) for name in ("switch", "lora_name", "model_weight", "clip_weight")
+    ),
+    "Lora Loader Stack (rgthree)": tuple(
+        f"{name}_0{number}" for number in (1, 2, 3, 4) for name in ("lora", "strength")
+    ),
+    "Seed (rgthree)": ("seed",),
+    "KSampler Config (rgthree)": ("steps_total", "refiner_step", "cfg", "sampler_name", "scheduler"),
+    "SDXL Empty Latent Image (rgthree)": ("dimensions", "clip_scale", "batch_size"),
+    "SDXLEmptyLatentSizePicker+": ("resolution", "batch_size", "width_override", "height_override"),
+    "CR SDXL Aspect Ratio": ("width", "height", "aspect_ratio", "swap_dimensions", "upscale_factor", "batch_size"),
+    "CR Seed": ("seed",),
+    "Seed Generator": ("seed",),
+    "ImpactWildcardEncode": ("wildcard_text", "populated_text", "mode", "lora", "wildcard", "seed"),
+    "ImpactWildcardProcessor": ("wildcard_text", "populated_text", "mode", "seed"),
+    "StringFunction|pysssss": ("action", "tidy_tags", "text_a", "text_b", "text_c", "result"),
+    "CheckpointLoader|pysssss": ("ckpt_name",),
+    "LoraLoader|pysssss": ("lora_name", "strength_model", "strength_clip"),
+    "ShowText|pysssss": ("text2",),
+    "Text Multiline": ("text",),
+    "Text Concatenate": ("delimiter", "clean_whitespace"),
+    "INTConstant": ("value",),
+    "FloatConstant": ("value",),
+    "StringConstant": ("string",),
+    "StringConstantMultiline": ("string", "strip_newlines"),
+    "UltimateSDUpscale": (
+        "upscale_by", "seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "mode_type", "tile_width",
+        "tile_height",
+    ),
 }  # fmt: skip
 
 
@@ -184,6 +258,8 @@ def _unfold(
     table = _link_table(container)
     nodes = {str(n.get("id")): n for n in container.get("nodes") or () if isinstance(n, Mapping)}
     inner_outputs: dict[str, dict[int, Any]] = {}
+    named = {_first_widget(n): n for n in nodes.values() if n.get("type") in _SETTERS}
+    everywhere = dict(_everywhere(nodes.values()))
 
     def source(link_id: Any) -> Any:
         """What a link carries: a Link to a real node, a literal handed into the subgraph, or None."""
@@ -198,16 +274,19 @@ def _unfold(
                 return None
             if origin in inner_outputs:
                 return inner_outputs[origin].get(slot)
-            if node.get("mode") != _BYPASSED:
+            if node.get("type") in _GETTERS:
+                link_id = _only_link(named.get(_first_widget(node)))
+            elif node.get("mode") == _BYPASSED:
+                link_id = _bypass(node, slot)
+            else:
                 return Link(prefix + origin, slot)
-            link_id = _bypass(node, slot)
         return None
 
     order = sorted(nodes.values(), key=_order)
     for node in order:
         if len(graph) >= MAX_NODES or node.get("mode") in (_MUTED, _BYPASSED) or node.get("type") in _NOTES:
             continue
-        inputs = _ui_inputs(node, source)
+        inputs = _ui_inputs(node, source, everywhere)
         key, kind = str(node.get("id")), str(node.get("type"))
         if kind in subgraphs and depth < MAX_SUBGRAPH_DEPTH:
             definition = subgraphs[kind]
@@ -218,6 +297,33 @@ def _unfold(
             title = node.get("title")
             graph[prefix + key] = Node(prefix + key, kind, inputs, title if isinstance(title, str) else None)
     return {slot: source(link_id) for slot, link_id in _output_links(container).items()}
+
+
+_SETTERS, _GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
+
+
+def _first_widget(node: Mapping[str, Any]) -> str | None:
+    """The name that a value is kept under, of the nodes that set and get values without drawn links."""
+    values = node.get("widgets_values")
+    return values[0] if isinstance(values, list) and values and isinstance(values[0], str) else None
+
+
+def _only_link(node: Mapping[str, Any] | None) -> Any:
+    entries = node.get("inputs") if node is not None else None
+    links = (e.get("link") for e in (entries if isinstance(entries, list) else ()) if isinstance(e, Mapping))
+    return next((link for link in links if link is not None), None)
+
+
+def _everywhere(nodes: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Type → link of the nodes that feed every open input of a type ("Anything Everywhere")."""
+    for node in nodes:
+        if "Everywhere" not in str(node.get("type")) or node.get("mode") in (_MUTED, _BYPASSED):
+            continue
+        entries = node.get("inputs")
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, Mapping) and entry.get("link") is not None:
+                kind = str(entry.get("name") if entry.get("type") in ("*", None) else entry.get("type"))
+                yield kind, entry["link"]
 
 
 def _order(node: Mapping[str, Any]) -> int:
@@ -248,7 +354,7 @@ def _bypass(node: Mapping[str, Any], slot: int) -> Any:
     return None
 
 
-def _ui_inputs(node: Mapping[str, Any], source: Any) -> dict[str, Any]:
+def _ui_inputs(node: Mapping[str, Any], source: Any, everywhere: Mapping[str, Any]) -> dict[str, Any]:
     values = node.get("widgets_values")
     inputs: dict[str, Any] = {}
     entries = (
@@ -259,8 +365,11 @@ def _ui_inputs(node: Mapping[str, Any], source: Any) -> dict[str, Any]:
     elif isinstance(values, list):
         inputs.update(_named_widgets(str(node.get("type")), entries, values))
     for entry in entries:
-        if entry.get("link") is not None:
-            found = source(entry["link"])
+        link = entry.get("link")
+        if link is None and everywhere and not isinstance(entry.get("widget"), Mapping):
+            link = everywhere.get(str(entry.get("type")))
+        if link is not None:
+            found = source(link)
             if found is not None:
                 inputs[str(entry.get("name"))] = found
     return inputs

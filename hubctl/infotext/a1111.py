@@ -39,8 +39,11 @@ MAX_CHARS = 4 * 1024 * 1024
 MAX_SETTINGS = 2000
 NEGATIVE = "Negative prompt:"
 
-_STEPS = re.compile(r"[ \t]*Steps:[ \t]*\d")
+_STEPS = re.compile(r"[ \t]*Steps:[ \t]*\d", re.IGNORECASE)
+_NEGATIVE = re.compile(r"[ \t]*Negative prompt:[ ]?", re.IGNORECASE)
 _JAMMED = re.compile(r"[,.][ \t]*(?=Negative prompt:|Steps:[ \t]*\d)", re.IGNORECASE)
+_RUN_ON = re.compile(r"(?<=[ \t])(?=Negative prompt:|Steps:[ \t]*\d)", re.IGNORECASE)
+_BREAKS = (("<br />", "\n"), ("<br/>", "\n"), ("<br>", "\n"), ("\\r\\n", "\n"), ("\\n", "\n"))
 _LABEL = re.compile(r"[ \t]*parameters[ \t]*:[ \t]*", re.IGNORECASE)
 _COMMON = ("steps", "sampler", "seed", "cfg scale", "size", "model hash", "model")
 _TEMPLATES = ("Template:", "Negative Template:")
@@ -97,26 +100,46 @@ def _normalise(text: str) -> str:
     label = _LABEL.match(text)
     if label:
         text = text[label.end() :]
-    if any(_STEPS.match(line) for line in text.split("\n")):
+    if _has_steps(text) or _by_common_keys(text.split("\n")) is not None:
         return text
+    if "\n" not in text:  # copied out of a page or a program's output
+        for written, line_break in _BREAKS:
+            text = text.replace(written, line_break)
+        if _has_steps(text):
+            return text
     pieces = _JAMMED.split(text)
     if len(pieces) == 1:
-        return text
+        return "\n".join(piece.rstrip(" \t") for piece in _RUN_ON.split(text)) if "\n" not in text else text
     return "\n".join([piece.rstrip(" \t,.") for piece in pieces[:-1]] + pieces[-1:])
+
+
+def _has_steps(text: str) -> bool:
+    return any(_STEPS.match(line) for line in text.split("\n"))
 
 
 def _settings_line(lines: list[str]) -> int | None:
     for index in range(len(lines) - 1, -1, -1):
         if _STEPS.match(lines[index]):
             return index
+    return _by_common_keys(lines)
+
+
+def _by_common_keys(lines: list[str]) -> int | None:
+    """The last line with at least three pairs, two of them under keys that every program writes."""
     for index in range(len(lines) - 1, max(-1, len(lines) - 200), -1):
         line = lines[index]
-        if line.count(":") < 3 or line.lstrip().startswith(NEGATIVE):
+        if line.count(":") < 3 or "negative prompt:" in line.lower():
             continue
         keys = {key.lower() for key, value in read_settings(line).items() if value != key}
-        if len(keys) >= 3 and sum(key in keys for key in _COMMON) >= 2:
+        if len(keys) >= 3 and sum(key in keys for key in _COMMON) >= 2 and _early(line):
             return index
     return None
+
+
+def _early(line: str) -> bool:
+    """Whether the first key is one by itself: with words before it ("a cat Steps: 20"), a prompt runs into settings."""
+    first = line.partition(":")[0].strip().lower()
+    return 0 < len(first) <= 40 and not any(first.endswith(key) and first != key for key in _COMMON)
 
 
 def _joined_settings(lines: list[str], at: int) -> tuple[str, list[str]]:
@@ -126,7 +149,19 @@ def _joined_settings(lines: list[str], at: int) -> tuple[str, list[str]]:
         end += 1
     if end - at > 1 and _opens_quote(lines[at:end]):
         end = at + 1
+    if end - at == 1:
+        while end < len(lines) and end - at < 100 and _COMMON_PAIR.match(lines[end]):  # one setting a line
+            end += 1
+        if end - at > 1:
+            return ", ".join(line.strip(" \t,") for line in lines[at:end]), lines[end:]
     return "\n".join(lines[at:end]).strip(" \t"), lines[end:]
+
+
+_COMMON_PAIR = re.compile(
+    r"[ \t]*(?:Steps|Sampler|Schedule type|CFG scale|Seed|Size|Model|Model hash|VAE|VAE hash|Clip skip|"
+    r"Denoising strength|Version|ENSD|RNG|Hires \w{3,12})[ \t]*:[ \t]*\S",
+    re.IGNORECASE,
+)
 
 
 def _opens_quote(lines: list[str]) -> bool:
@@ -138,8 +173,9 @@ def _prompts(lines: list[str]) -> tuple[str, str, dict[str, str]]:
     """(prompt, negative prompt, template lines) of the lines before the settings."""
     lines, templates = _templates(lines)
     for index, line in enumerate(lines):
-        if line.lstrip(" \t").startswith(NEGATIVE):
-            first = line.lstrip(" \t")[len(NEGATIVE) :].removeprefix(" ")
+        label = _NEGATIVE.match(line)
+        if label:
+            first = line[label.end() :]
             return _joined(lines[:index]), _joined([first, *lines[index + 1 :]]), templates
     return _joined(lines), "", templates
 
@@ -159,7 +195,7 @@ def _templates(lines: list[str]) -> tuple[list[str], dict[str, str]]:
         if name is not None:
             current = templates.setdefault(name[:-1], [])
             current.append(bare[len(name) :].removeprefix(" "))
-        elif current is not None and not bare.startswith(NEGATIVE):
+        elif current is not None and not _NEGATIVE.match(bare):
             current.append(line)
         else:
             current = None
@@ -229,6 +265,19 @@ def pairs(value: Any) -> dict[str, str]:
     return found
 
 
+def _file_hashes(value: Any) -> dict[str, str]:
+    """`pairs` of a list of files: a prefix some versions wrote is cut, and a weight that Fooocus wrote third."""
+    found: dict[str, str] = {}
+    for name, text in pairs(value).items():
+        for prefix in ("lora:", "embed:", "hypernet:"):
+            name = name.removeprefix(prefix)
+        before, colon, digest = name.rpartition(":")
+        if colon and v.file_hash(digest) and v.to_float(text) is not None:
+            name, text = before.strip(), digest.strip()
+        found[name] = text
+    return found
+
+
 class _Settings:
     """Look-ups that do not mind the case of a key ("CFG Scale")."""
 
@@ -262,7 +311,7 @@ def from_settings(
     known = _Settings(settings)
     width, height = v.size(known.get("size"))
     if width is None:
-        width, height = v.positive(known.int("width")), v.positive(known.int("height"))
+        width, height = v.positive(known.int("width", "size-1")), v.positive(known.int("height", "size-2"))
     hires = _hires(known)
     first = v.size(known.get("first pass size"))
     if first[0] and first[1]:  # before January 2023: Size was the final size
@@ -273,7 +322,7 @@ def from_settings(
         "prompt": prompt,
         "negative_prompt": negative,
         "steps": v.positive(known.int("steps")),
-        **v.sampler_fields(known.get("sampler"), known.get("schedule type")),
+        **v.sampler_fields(known.get("sampler"), _schedule(known)),
         "cfg_scale": known.float("cfg scale"),
         "distilled_cfg": known.float("distilled cfg scale"),
         "seed": known.int("seed"),
@@ -300,6 +349,12 @@ def from_settings(
     )
 
 
+def _schedule(known: _Settings) -> str | None:
+    """`Scheduler` is Fooocus' schedule, and elsewhere a class of diffusers."""
+    scheduler = known.text("scheduler")
+    return known.text("schedule type") or (scheduler if schedule_name(scheduler) else None)
+
+
 def _rng(text: str | None) -> str | None:
     """A1111 writes CPU and NV; GPU is its default and never written."""
     lower = (text or "").lower()
@@ -308,6 +363,7 @@ def _rng(text: str | None) -> str | None:
 
 def _hires(known: _Settings) -> Hires | None:
     resize = v.size(known.get("hires resize", "hires size"))
+    resize = resize if any(resize) else (None, None)
     sampler, joined = sampler_name(known.text("hires sampler"))
     checkpoint = known.text("hires checkpoint")
     hires = Hires(
@@ -346,7 +402,7 @@ def _refiner(known: _Settings) -> Refiner | None:
     return Refiner(
         checkpoint=name,
         hash=found or v.file_hash(known.get("refiner hash")),
-        switch_at=known.float("refiner switch at"),
+        switch_at=known.float("refiner switch at", "refiner switch", "refiner start"),
     )
 
 
@@ -357,6 +413,8 @@ _LORA_KEY = re.compile(r"Lora_(\d{1,3}) Model name\Z")
 _ADDNET_KEY = re.compile(r"AddNet Model (\d{1,2})\Z")
 _MODULE_KEY = re.compile(r"Module \d{1,2}\Z")
 _CONTROLNET_KEY = re.compile(r"ControlNet(?: \d{1,2})?\Z")
+_CONTROLNET_MODEL = re.compile(r"(ControlNet(?:-\d{1,2})?) Model\Z")
+_USED_EMBEDDING = re.compile(r"([^,\[\]]{1,200}?) ?\[([0-9a-f]{4,10})\]")
 _HASHES_KINDS = {"lora": "lora", "lyco": "lycoris", "embed": "embedding", "hypernet": "hypernetwork"}
 
 
@@ -382,8 +440,8 @@ def _tag_weights(arguments: list[str]) -> tuple[float | None, float | None]:
 def _hash_settings(known: _Settings) -> dict[str, str]:
     """Every hash by what it belongs to: "model", "vae", "lora:NAME", "embed:NAME"."""
     hashes = {name: str(known.get(f"{name} hash")) for name in ("model", "vae") if known.get(f"{name} hash")}
-    hashes |= {f"lora:{name}": text for name, text in pairs(known.get("lora hashes")).items()}
-    hashes |= {f"embed:{name}": text for name, text in pairs(known.get("ti hashes")).items()}
+    hashes |= {f"lora:{name}": text for name, text in _file_hashes(known.get("lora hashes")).items()}
+    hashes |= {f"embed:{name}": text for name, text in _file_hashes(known.get("ti hashes")).items()}
     block = known.get("hashes")
     for name, text in (pairs(block) if isinstance(block, Mapping) else {}).items():
         hashes.setdefault(name, text)
@@ -399,6 +457,10 @@ def _resources(known: _Settings, prompt: str, hashes: Mapping[str, str]) -> Iter
         yield ResourceRef(kind="vae", name=v.stem(vae), hash=v.file_hash(hashes.get("vae")))
     for tag in prompt_resources(prompt):
         yield ResourceRef(**{**tag.to_json(), "hash": v.file_hash(hashes.get(f"lora:{tag.name}"))})
+    for name, text in (*pairs(known.get("lora networks")).items(), *pairs(known.get("lora weights")).items()):
+        if v.to_float(text) is not None:
+            digest = v.file_hash(hashes.get(f"lora:{name}"))
+            yield ResourceRef(kind="lora", name=v.stem(name), weight=v.to_float(text), hash=digest)
     for match, name in known.numbered(_LORA_KEY):
         yield _numbered_lora(known, match[1], name)
     for name, text in hashes.items():
@@ -455,6 +517,14 @@ def _old_and_other_resources(known: _Settings) -> Iterator[ResourceRef]:
         name, found = _name_and_hash(unit.text("model"))
         if name and name != "None":
             yield ResourceRef(kind="controlnet", name=name, hash=found, weight=unit.float("weight"))
+
+    for match, text in known.numbered(_CONTROLNET_MODEL):  # 2023: one key for each of its settings
+        name, found = _name_and_hash(v.to_text(text))
+        if name and name != "None":
+            weight = known.float(f"{match[1].lower()} weight")
+            yield ResourceRef(kind="controlnet", name=name, hash=found, weight=weight)
+    for match in _USED_EMBEDDING.finditer((known.text("used embeddings") or "")[:10_000]):
+        yield ResourceRef(kind="embedding", name=match[1].strip(), hash=v.file_hash(match[2]))
 
 
 def civitai_resources(items: list[Any]) -> Iterator[ResourceRef]:

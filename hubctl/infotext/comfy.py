@@ -11,6 +11,7 @@ at a node that says nothing, the node is named in `warnings`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -195,6 +196,8 @@ class Pass:
     clip_skip: int | None = None
     size: tuple[int | None, int | None] = (None, None)
     vae: ResourceRef | None = None
+    encoders: list[ResourceRef] = field(default_factory=list)
+    controls: list[ResourceRef] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -231,7 +234,8 @@ def _assemble(base: GenerationParameters, walk: _Walk, chain: list[Pass]) -> Gen
         elif hires is None:
             hires = _hires(walk, first, later)
     vae = next((p.vae for p in (*chain[::-1],) if p.vae is not None), None)
-    resources += [vae] if vae else []
+    resources += [*([vae] if vae else []), *first.encoders, *first.controls]
+    hires = hires or walk.scripted_hires(first)
     prompts = {"prompt": _joined(first.positive), "negative_prompt": _joined(first.negative)}
     resources += [r for text in prompts.values() for r in embeddings(text)]
     values: dict[str, Any] = {
@@ -304,9 +308,15 @@ _VALUE_INPUTS = (
     "value", "Value", "seed", "noise_seed", "int", "float", "number", "text", "string", "String", "Text", "boolean",
     "selected", "sampler_name", "scheduler", "steps", "cfg", "widget_0", "a",
 )  # fmt: skip
+_ALIASES = {
+    # what a carrier of many values calls one of them
+    "sampler_name": ("sampler",), "seed": ("noise_seed", "seed_num"), "noise_seed": ("seed",),
+    "steps": ("steps_total",), "scheduler": ("schedule",),
+}  # fmt: skip
+_PIPES = ("base_ctx", "ctx", "context", "ctx_01", "pipe", "basic_pipe", "optional_pipe", "sdxl_tuple", "sdxl_pipe")
 _TEXT_INPUTS = (
     "populated_text", "text", "Text", "prompt", "string", "String", "value", "Value", "wildcard_text", "text_positive",
-    "positive_prompt", "positive", "caption", "text_0", "widget_0",
+    "positive_prompt", "positive", "caption", "text_0", "text2", "widget_0",
 )  # fmt: skip
 _NEGATIVE_INPUTS = ("negative", "text_negative", "negative_prompt", "negative_text")
 _JOINERS = ("concat", "join", "combine", "multiline", "append")
@@ -315,14 +325,14 @@ _JOINED_INPUTS = tuple(f"{stem}{mark}" for mark in _JOIN_MARKS for stem in ("tex
 _ENCODER_TEXTS = ("text_g", "text_l", "clip_l", "clip_g", "t5xxl", "bert", "mt5xl", "llama")
 _CONDITIONING_INPUTS = (
     "conditioning", "conditioning_to", "conditioning_1", "conditioning_2", "conditioning_from", "cond", "conditioning1",
-    "conditioning2", "cond1", "cond2", "base_ctx", "context",
+    "conditioning2", "cond1", "cond2", *_PIPES,
 )  # fmt: skip
 _IMAGE_INPUTS = (
     "images", "image", "samples", "latent_image", "latent", "pixels", "optional_latent", "image1", "upscaled_image",
     "video", "vae_decoded", "latents", "samples1", "input",
 )  # fmt: skip
-_MODEL_INPUTS = ("model", "model1", "model2", "unet", "base_model", "diffusion_model", "basic_pipe", "pipe", "ctx")
-_SWITCHES = ("switch", "select", "index", "Input", "input", "boolean", "boolean_value", "condition")
+_MODEL_INPUTS = ("model", "model1", "model2", "unet", "base_model", "diffusion_model", *_PIPES)
+_SWITCHES = ("switch", "select", "index", "Input", "input", "boolean", "boolean_value", "condition", "cond")
 _NUMBERED_INPUTS = (
     "input", "value", "image", "model", "latent", "clip", "vae", "conditioning", "positive", "text", "any_0", "any_",
 )  # fmt: skip
@@ -332,13 +342,21 @@ _CHECKPOINT_INPUTS = ("ckpt_name", "unet_name", "base_ckpt_name", "checkpoint", 
 def _is_sampler(node: Node) -> bool:
     """A node that runs a denoising loop over a latent. Detailers and tiled upscalers work on finished pictures."""
     kind = node.type.lower()
-    if "detailer" in kind or "ultimatesdupscale" in kind or kind.endswith("select"):
+    if _works_on_pictures(node) or kind.endswith(("select", "selector", "provider")):
         return False
     has = node.inputs.keys()
+    if "ksampler" in kind and "steps" not in has and any(isinstance(node.inputs.get(pipe), Link) for pipe in _PIPES):
+        return True  # easy-use keeps a sampler's settings in the node before it
     if "latent_image" in has or "latent" in has or "samples" in has or "optional_latent" in has:
         by_parts = {"sigmas", "sampler"} <= has or {"guider", "noise"} <= has
         return "sampler" in kind and (by_parts or "steps" in has or "sampler_name" in has)
     return "sampler" in kind and "steps" in has and bool({"seed", "noise_seed", "cfg"} & has)
+
+
+def _works_on_pictures(node: Node) -> bool:
+    """Detailers and tiled upscalers: samplers only where nothing else in the graph is one."""
+    kind = node.type.lower()
+    return ("detailer" in kind and "pipe" not in kind.removeprefix("facedetailer")) or "ultimatesdupscale" in kind
 
 
 def _is_output(node: Node) -> bool:
@@ -354,8 +372,9 @@ class _Walk:
         self.graph = graph
         self.warnings: list[str] = []
         self._upstream: dict[str, list[str]] = {}
-        self._texts: dict[str, str | None] = {}
+        self._texts: dict[tuple[str, str], str | None] = {}
         self._text_depth = 0
+        self._role = "positive"
 
     def warn(self, what: str, node: Node) -> None:
         sentence = f"{what} could not be read: node {node.type[:80]} (#{node.id[:40]}) is not understood."
@@ -382,18 +401,23 @@ class _Walk:
         links = dict(node.links())
         if "reroute" in kind or kind in ("getnode", "setnode"):
             return next(iter(links.values()), None)
-        if "switch" not in kind and "selector" not in kind:
+        if not any(word in kind for word in ("switch", "selector", "branch", "ifelse")):
             return None
+        live = [(n, link) for n, link in links.items() if n not in _SWITCHES and link.node in self.graph]
         choice = next((self.value(node, name) for name in _SWITCHES if name in node.inputs), None)
         if isinstance(choice, bool):
-            names: tuple[str, ...] = ("on_true", "true", "if_true") if choice else ("on_false", "false", "if_false")
+            names = (
+                ("on_true", "true", "if_true", "tt_value") if choice else ("on_false", "false", "if_false", "ff_value")
+            )
+            position = 0 if choice else 1
         elif (number := v.to_int(choice)) is not None:
-            names = tuple(f"{stem}{number}" for stem in _NUMBERED_INPUTS)
+            names = tuple(f"{stem}{mark}{number}" for stem in _NUMBERED_INPUTS for mark in ("", "_"))
+            position = 0
         else:
-            names = ()
+            names, position = (), 0
         chosen = next((links[name] for name in names if name in links), None)
         # "any switch": the first input that is connected
-        return chosen or next((link for name, link in links.items() if name not in _SWITCHES), None)
+        return chosen or (live[min(position, len(live) - 1)][1] if live else None)
 
     def value(self, node: Node, *names: str, depth: int = 0) -> Any:
         """A scalar input: literal, or what the linked node holds."""
@@ -406,8 +430,9 @@ class _Walk:
             source = self.node(value)
             if source is None or depth > 20:
                 continue
-            slot_value = source.literal(name)
-            found = slot_value if slot_value is not None else source.literal(*_VALUE_INPUTS)
+            found = self._carried(source, name, depth)
+            if found is None:
+                found = source.literal(*_VALUE_INPUTS)
             if found is not None:
                 return found
             links = list(source.links())
@@ -417,6 +442,16 @@ class _Walk:
                     return found
         return None
 
+    def _carried(self, source: Node, name: str, depth: int) -> Any:
+        """The value of that name in a node, or in the contexts and pipes that it takes over."""
+        for step in self._along(source, _PIPES):
+            found = step.literal(name, *_ALIASES.get(name, ()))
+            if found is None and step is not source and isinstance(step.inputs.get(name), Link):
+                found = self.value(step, name, depth=depth + 1)
+            if found is not None:
+                return found
+        return None
+
     # -- texts
 
     def text(self, node: Node, name: str) -> str | None:
@@ -424,40 +459,61 @@ class _Walk:
         value = node.inputs.get(name)
         if isinstance(value, str):
             return value
+        if name == "text2" and isinstance(value, list) and value and isinstance(value[0], str):
+            return value[0]
         source = self.node(value)
         if source is None or self._text_depth >= 50:
             return None
-        if source.id not in self._texts:
-            self._texts[source.id] = None
+        key = (source.id, self._role)
+        if key not in self._texts:
+            self._texts[key] = None
             self._text_depth += 1
-            self._texts[source.id] = self._node_text(source)
+            self._texts[key] = self._node_text(source)
             self._text_depth -= 1
-        return self._texts[source.id]
+        return self._texts[key]
 
     def _node_text(self, node: Node) -> str | None:
         parts = [name for name in _JOINED_INPUTS if name in node.inputs]
+        if node.type.startswith("StringFunction"):
+            return self._string_function(node)
         if len(parts) > 1 and any(word in node.type.lower() for word in _JOINERS):
             texts = [text for name in parts if (text := self.text(node, name))]
-            delimiter = node.literal("delimiter", "separator")
+            delimiter = self.value(node, "delimiter", "separator")
             joined = (delimiter if isinstance(delimiter, str) else "").replace("\\n", "\n").join(texts)
             return joined[:MAX_PROMPT]
-        for name in (*(name for name in _TEXT_INPUTS if name in node.inputs), *(name for name, _ in node.links())):
+        own = _NEGATIVE_INPUTS if self._role == "negative" else ()
+        named = [name for name in (*own, *_TEXT_INPUTS) if name in node.inputs]
+        for name in (*named, *(name for name, _ in node.links())):
             text = self.text(node, name)
             if text is not None:
                 return text
         self.warn("A text", node)
         return None
 
+    def _string_function(self, node: Node) -> str | None:
+        """pysssss' node: its shown result, else a, b and c appended, or b replaced by c in a."""
+        shown = node.literal("result")
+        if isinstance(shown, str) and shown:
+            return shown
+        a, b, c = ((self.text(node, name) or "") for name in ("text_a", "text_b", "text_c"))
+        if node.literal("action") == "replace":
+            return (a.replace(b, c) if b else a)[:MAX_PROMPT]
+        between = ", " if node.literal("tidy_tags") in ("yes", True) else ""
+        return between.join(text for text in (a, b, c) if text)[:MAX_PROMPT]
+
     def conditioning(self, value: Any, role: str, found: Pass) -> list[str]:
         """The texts of a conditioning ("positive" or "negative"), noting guidance and clip skip on the way."""
         texts: list[str] = []
         waiting: list[Any] = [value]
         seen: set[str] = set()
+        self._role = role
         while waiting and len(seen) < MAX_DEPTH:
             node = self.node(waiting.pop(0))
             if node is None or node.id in seen:
                 continue
             seen.add(node.id)
+            if isinstance(node.inputs.get("control_net"), Link):
+                self._controlnet(node, found)
             if role == "positive" and found.guidance is None:
                 found.guidance = v.to_float(self.value(node, "guidance"))
             if "zeroout" in node.type.lower():
@@ -475,8 +531,25 @@ class _Walk:
                 texts.append(text)
             if found.clip_skip is None:
                 found.clip_skip = self.clip_skip(node)
+            found.encoders = found.encoders or self._text_encoders(node)
         filled = [text for text in texts if text]
         return filled or texts[:1]
+
+    def _controlnet(self, node: Node, found: Pass) -> None:
+        for step in self._along(self.node(node.inputs["control_net"]), ("control_net",)):
+            name = v.to_text(self.value(step, "control_net_name", "controlnet_name"))
+            control = _file("controlnet", name, self.value(node, "strength")) if name else None
+            if control is not None and control not in found.controls:
+                found.controls.append(control)
+
+    def _text_encoders(self, node: Node) -> list[ResourceRef]:
+        """Files of their own that encode the prompt, in the order the loader names them."""
+        names = ("clip_name", *(f"clip_name{number}" for number in range(1, 5)))
+        for step in self._along(node, ("clip", "opt_clip", "text_encoder", *_PIPES)):
+            files = [name for key in names if (name := v.to_text(self.value(step, key)))]
+            if files:
+                return [_file("text_encoder", name) for name in files]
+        return []
 
     def _conditioning_inputs(self, node: Node, role: str) -> list[Link]:
         links = dict(node.links())
@@ -503,7 +576,7 @@ class _Walk:
 
     def clip_skip(self, node: Node) -> int | None:
         """CLIPSetLastLayer's -2 means clip skip 2."""
-        for step in self._along(node, ("clip", "opt_clip", "clip_skip", "text_encoder")):
+        for step in self._along(node, ("clip", "opt_clip", "clip_skip", "text_encoder", *_PIPES)):
             layer = v.to_int(self.value(step, "stop_at_clip_layer", "clip_skip"))
             if layer:
                 return abs(layer)
@@ -527,13 +600,17 @@ class _Walk:
             if node is None or node.id in seen:
                 continue
             seen.add(node.id)
-            networks: list[ResourceRef] = list(loras(node))
-            stacks = [s for name, link in node.links() if "stack" in name and (s := self.node(link))]
+            networks: list[ResourceRef] = self._loras(node)
+            stacks = [
+                s for name, link in node.links() if ("stack" in name or name == "lora") and (s := self.node(link))
+            ]
             for stack in stacks:
-                for step in self._along(stack, ("lora_stack", "optional_lora_stack")):
-                    networks[:0] = loras(step)
+                for step in self._along(stack, ("lora_stack", "optional_lora_stack", "prev_lora")):
+                    networks[:0] = self._loras(step)
             found.networks[:0] = networks  # the walk goes from the sampler up; LoRAs are listed as they are applied
             name = self.value(node, *_CHECKPOINT_INPUTS) if not _is_adapter_loader(node) else None
+            if name is None and "loader" in node.type.lower():
+                name = node.literal("model", "model_path")
             if isinstance(name, str):
                 kind = "unet" if "unet" in node.type.lower() or "unet_name" in node.inputs else "checkpoint"
                 found.models.append(_file(kind, name))
@@ -543,11 +620,30 @@ class _Walk:
             if not onward and not networks and not isinstance(name, str):
                 self.warn("The model", node)
 
+    def _loras(self, node: Node) -> list[ResourceRef]:
+        """`loras` with linked names and strengths looked up, and those that wildcard nodes find in a text."""
+        looked_up = {
+            name: self.value(node, name)
+            for name, _ in node.links()
+            if name == "lora_name" or name.startswith(_LORA_WEIGHTS)
+        }
+        found = list(loras(replace(node, inputs={**node.inputs, **looked_up}) if looked_up else node))
+        kind = node.type.lower()
+        if not found and ("wildcard" in kind or "lora" in kind) and "loras" not in node.inputs:
+            texts = (self.text(node, name) for name in ("populated_text", "text", "lora_syntax") if name in node.inputs)
+            text = next((text for text in texts if text), "")
+            from hubctl.infotext.a1111 import prompt_resources
+
+            found = list(prompt_resources(text[:MAX_PROMPT]))
+        return found
+
     # -- samplers
 
     def samplers(self) -> list[Node]:
         """Every sampler, upstream ones first; then by the order in the graph."""
         nodes = [node for node in self.graph.values() if _is_sampler(node)][:MAX_SAMPLERS]
+        if not nodes:
+            nodes = [n for n in self.graph.values() if _works_on_pictures(n) and "steps" in n.inputs][:MAX_SAMPLERS]
         ids = {node.id for node in nodes}
         rank = {node.id: len(ids & set(self.upstream(node.id))) for node in nodes}
         return sorted(nodes, key=lambda node: rank[node.id])
@@ -573,19 +669,19 @@ class _Walk:
         best: list[Node] = []
         saving = [node for node in outputs if "save" in node.type.lower()] or outputs
         for output in saving or [Node("", "")]:
-            chain = self._image_chain(output) if output.id else samplers
+            chain = self._image_chain(output, {node.id for node in samplers}) if output.id else samplers
             if len(chain) > len(best):
                 best = chain
         return [node for node in best if node in samplers] or samplers
 
-    def _image_chain(self, output: Node) -> list[Node]:
+    def _image_chain(self, output: Node, ids: set[str]) -> list[Node]:
         """Walk from an output through images and latents; other links only when those lead nowhere."""
         chain: list[Node] = []
         node: Node | None = output
         for _ in range(MAX_DEPTH):
             if node is None:
                 break
-            if _is_sampler(node):
+            if node.id in ids:
                 if node in chain:
                     break
                 chain.insert(0, node)
@@ -611,19 +707,28 @@ class _Walk:
         noise, guider = self.node(node.inputs.get("noise")), self.node(node.inputs.get("guider"))
         sampler, sigmas = self.node(node.inputs.get("sampler")), self._scheduler(node)
         parts = [part for part in (node, noise, guider, sampler, sigmas) if part is not None]
+        parts += [part for part in self._along(self.node(self._pipe(node)), _PIPES) if "steps" in part.inputs]
         found.seed = v.to_int(self._first(parts, "seed", "noise_seed"))
         found.steps = v.to_int(self._first(parts, "steps"))
-        found.cfg = v.to_float(self._first(parts, "cfg", "cfg_scale", "cfg_conds"))
-        found.sampler = self._sampler_label(node, sampler)
+        listed = sigmas.literal("sigmas") if sigmas is not None and found.steps is None else None
+        if isinstance(listed, str):  # typed in by hand: one step from each to the next
+            found.steps = v.positive(listed[:100_000].replace(";", ",").strip(" ,").count(","))
+        found.cfg = v.to_float(self._first(parts, "cfg", "cfg_scale", "cfg_conds", "true_gs"))
+        found.sampler = self._sampler_label(node, sampler) or v.to_text(self._first(parts, "sampler_name"))
         found.schedule = v.to_text(self._first(parts, "scheduler", "schedule"))
         found.denoise = v.to_float(self._first(parts, "denoise", "denoise_strength"))
         found.start_at_step = v.to_int(self.value(node, "start_at_step"))
         found.end_at_step = v.to_int(self.value(node, "end_at_step"))
         found.adds_noise = self.value(node, "add_noise") not in ("disable", False)
         owner = guider or node
-        positive = owner.inputs.get("positive", owner.inputs.get("conditioning", owner.inputs.get("cond1")))
+        positives = ("positive", "conditioning", "cond1", "text_embeds")
+        negatives = ("negative", "neg_conditioning", "text_embeds")
+        positive, negative = (
+            next((owner.inputs[name] for name in names if name in owner.inputs), None)
+            for names in (positives, negatives)
+        )
         found.positive = self._prompt(owner, positive, "positive", found)
-        found.negative = self._prompt(owner, owner.inputs.get("negative"), "negative", found)
+        found.negative = self._prompt(owner, negative, "negative", found)
         models = [part.inputs["model"] for part in (owner, node, sigmas) if part and "model" in part.inputs]
         self.read_model(next(iter(models), self._pipe(owner)), found)
         found.size = self._size(node)
@@ -634,7 +739,9 @@ class _Walk:
         return next((value for part in parts if (value := self.value(part, *names)) is not None), None)
 
     def _pipe(self, node: Node) -> Any:
-        return next((link for name, link in node.links() if "pipe" in name or "context" in name or name == "ctx"), None)
+        return next(
+            (link for name, link in node.links() if "pipe" in name or "context" in name or name in _PIPES), None
+        )
 
     def _prompt(self, node: Node, value: Any, role: str, found: Pass) -> list[str]:
         if isinstance(value, str):
@@ -668,10 +775,11 @@ class _Walk:
 
     def _size(self, node: Node) -> tuple[int | None, int | None]:
         """Size of the empty latent a pass starts from; (None, None) when it starts from a picture."""
-        for step in self._along(node, ("latent_image", "latent", "samples", "optional_latent")):
-            label = v.to_text(self.value(step, "dimensions", "resolution"))
-            if label and v.size(label.partition("(")[0])[0]:
-                return v.size(label.partition("(")[0])
+        links = ("latent_image", "latent", "samples", "optional_latent", "image_embeds", *_PIPES)
+        for step in self._along(node, links):
+            named = _named_size(v.to_text(self.value(step, "dimensions", "resolution", "aspect_ratio")))
+            if named is not None:
+                return named[::-1] if step.literal("swap_dimensions") in ("On", True) else named
             if any(name in step.inputs for name in ("pixels", "image", "samples")) and step is not node:
                 continue
             width = v.to_int(self.value(step, "width", "empty_latent_width", "width_override"))
@@ -689,11 +797,30 @@ class _Walk:
             if any(step.id == sampler.id for step in self._along(self.node(latent), ("samples", "latent"))):
                 loader = next(iter(self._along(self.node(node.inputs["vae"]), ("vae",))), None)
                 return self._vae_file(loader)
-        return self._vae_file(self.node(sampler.inputs.get("vae") or sampler.inputs.get("optional_vae")))
+        own = self.node(sampler.inputs.get("vae") or sampler.inputs.get("optional_vae"))
+        if own is not None:
+            return self._vae_file(own)
+        pipe = self._along(self.node(self._pipe(sampler)), _PIPES)
+        return next((file for step in pipe if (file := self._vae_file(step)) is not None), None)
 
     def _vae_file(self, node: Node | None) -> ResourceRef | None:
-        name = v.to_text(self.value(node, "vae_name")) if node is not None else None
+        names = ("vae_name", "model_name") if node is not None and "vae" in node.type.lower() else ("vae_name",)
+        name = v.to_text(self.value(node, *names)) if node is not None else None
         return _file("vae", name) if name and name.lower() not in ("baked vae", "none") else None
+
+    def scripted_hires(self, first: Pass) -> Hires | None:
+        """Efficiency nodes: a script handed to the sampler runs the second pass."""
+        for step in self._along(self.node(self.graph[first.node].inputs.get("script")), ("script",)):
+            if "upscale_by" in step.inputs and step.literal("use_same_seed", "hires_steps") is not None:
+                names = (("pixel_upscaler", "latent_upscaler") if step.literal("upscale_type") == "pixel"
+                         else ("latent_upscaler", "pixel_upscaler"))  # fmt: skip
+                return Hires(
+                    upscale=v.to_float(self.value(step, "upscale_by")),
+                    steps=v.positive(v.to_int(self.value(step, "hires_steps"))),
+                    upscaler=v.stem(self.value(step, *names)),
+                    denoise=v.to_float(self.value(step, "denoise")),
+                )
+        return None
 
     def upscaling(self, later: str, first: str) -> tuple[float | None, int | None, int | None, str | None]:
         """(factor, width, height, upscaler) of what stands between two passes."""
@@ -704,18 +831,37 @@ class _Walk:
             if node is None or node.id == first:
                 break
             scale = v.to_float(self.value(node, "scale_by", "upscale_by", "factor", "upscale_factor"))
-            factor = factor or scale
+            if scale is not None:
+                factor = scale * (factor if factor is not None else 1.0)
             if width is None and "empty" not in node.type.lower():
                 width = v.positive(v.to_int(self.value(node, "width")))
                 height = v.positive(v.to_int(self.value(node, "height")))
             model = self.node(node.inputs.get("upscale_model"))
             if model is not None:
                 upscaler = v.stem(self.value(model, "model_name")) or upscaler
+                if scale is None and factor is not None:  # scaled by the model, then down again
+                    factor = _model_factor(upscaler) * factor if _model_factor(upscaler) else None
             method = v.to_text(self.value(node, "upscale_method"))
             if upscaler is None and method and "latent" in node.type.lower():
                 upscaler = f"Latent ({method})"
             node = self._image_source(node)
         return factor, width, height, upscaler
+
+
+_SIZE_IN_LABEL = re.compile(r"(?<!\d)(\d{3,5})\s{0,3}[x×]\s{0,3}(\d{3,5})(?!\d)")
+_FACTOR_IN_NAME = re.compile(r"(?:(?<![a-z\d])(\d)x|x(\d)(?!\d))", re.IGNORECASE)
+
+
+def _named_size(label: str | None) -> tuple[int, int] | None:
+    """(896, 1152) of "3:4 portrait 896x1152"; None for labels without a size ("custom")."""
+    match = _SIZE_IN_LABEL.search(label[:128]) if label else None
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _model_factor(name: str | None) -> float | None:
+    """4.0 of "4x-UltraSharp" and "RealESRGAN_x4plus"."""
+    match = _FACTOR_IN_NAME.search(name[:256]) if name else None
+    return float(match[1] or match[2]) if match else None
 
 
 # --- loaders ----------------------------------------------------------------------------------------------------------
@@ -752,6 +898,11 @@ def _loaded(graph: Graph) -> Iterator[ResourceRef]:
             yield _file("upscaler", node.inputs["model_name"])
 
 
+_LORA_WEIGHTS = (
+    "strength", "lora_wt", "model_str", "clip_str", "model_weight", "clip_weight", "lora_model_str", "lora_clip_str",
+)  # fmt: skip
+
+
 def _loader_clip_skip(node: Node) -> int | None:
     layer = v.to_int(node.literal("clip_skip", "base_clip_skip", "stop_at_clip_layer"))
     return abs(layer) if layer else None
@@ -759,12 +910,16 @@ def _loader_clip_skip(node: Node) -> int | None:
 
 def loras(node: Node) -> Iterator[ResourceRef]:
     """LoRAs (and hypernetworks) that one loader or stack applies, switched-off ones left out."""
-    name = node.literal("lora_name")
+    if node.literal("toggle", "switch") in (False, "Off", "off"):
+        return
+    name = node.literal("lora_name", "lora")
     if isinstance(name, str) and name != "None":
-        weight = node.literal("strength_model", "lora_model_strength", "strength", "lora_weight", "model_strength")
-        clip = node.literal("strength_clip", "lora_clip_strength", "clip_strength")
-        if "strength_model" not in node.inputs or weight is not None:
-            yield _file("lora", name, weight, clip)
+        weight = node.literal(
+            "strength_model", "lora_model_strength", "strength", "lora_weight", "model_strength", "model_weight",
+            "lora_wt",
+        )  # fmt: skip
+        clip = node.literal("strength_clip", "lora_clip_strength", "clip_strength", "clip_weight")
+        yield _file("lora", name, weight, clip)
     hypernetwork = node.literal("hypernetwork_name")
     if isinstance(hypernetwork, str):
         yield _file("hypernetwork", hypernetwork, node.literal("strength"))
@@ -787,16 +942,18 @@ def _numbered_loras(node: Node) -> Iterator[ResourceRef]:
     simple = node.literal("input_mode", "mode") == "simple"
     for number in range(1, min(count if count is not None else 50, 50) + 1):
         for tag in (str(number), f"{number:02d}"):
-            name = node.literal(f"lora_name_{tag}", f"lora_{tag}_name", f"lora_{tag}")
+            name = node.literal(f"lora_name_{tag}", f"lora_{tag}_name", f"lora{tag}_name", f"lora_{tag}")
             if not isinstance(name, str) or name in ("None", ""):
                 continue
             if node.literal(f"switch_{tag}") in ("Off", False):
                 break
-            weights = (f"lora_wt_{tag}",) if simple else (f"model_str_{tag}", f"model_weight_{tag}")
-            weight = node.literal(*weights, f"lora_wt_{tag}", f"strength_{tag}", f"lora_{tag}_strength",
-                                  f"lora_{tag}_model_strength", f"strength_model_{tag}")  # fmt: skip
-            clip = node.literal(f"clip_weight_{tag}", f"lora_{tag}_clip_strength", f"strength_clip_{tag}")
-            clip = clip if clip is not None or simple else node.literal(f"clip_str_{tag}")
+            one = (f"lora_wt_{tag}", f"lora_{tag}_strength", f"strength_{tag}")
+            apart = (f"model_str_{tag}", f"model_weight_{tag}", f"lora_{tag}_model_strength",
+                     f"lora{tag}_model_strength", f"strength_model_{tag}")  # fmt: skip
+            weight = node.literal(*one, *apart) if simple else node.literal(*apart, *one)
+            clips = (f"clip_weight_{tag}", f"lora_{tag}_clip_strength", f"lora{tag}_clip_strength",
+                     f"strength_clip_{tag}", f"clip_str_{tag}")  # fmt: skip
+            clip = None if simple else node.literal(*clips)
             yield _file("lora", name, weight, clip)
             break
 
