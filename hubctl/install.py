@@ -355,6 +355,7 @@ def plan(
     `allow_pickle`, DownloadsDisabled, PolicyForbids, NoSpace.
     """
     from hubctl import choose
+    from hubctl.hubs import source_of
 
     found = found or resolve(text, hub)
     preferences = preferences or Preferences.of(settings)
@@ -362,7 +363,8 @@ def plan(
     refuse_forbidden(found.model, found.version, settings)
     file = choice.file
     have = bool(file.sha256 and registry.has(file.sha256))
-    here = registry.get(found.version.id, source=hub.name)
+    source = source_of(found.version, hub)
+    here = registry.get(found.version.id, source=source)
     held = next((f for f in here.files if f.file_id == file.id), None) if here else None
     replaced = held is not None and file.sha256 is not None and held.sha256 != file.sha256 and _was_declared(held)
     installed = held is not None and registry.has(held.sha256) and not (replaced and replace_changed)
@@ -381,7 +383,7 @@ def plan(
         file=file,
         why=choice.reasons,
         warnings=(*choice.warnings, *_warnings(found, choice), *notes),
-        source=hub.name,
+        source=source,
         size=size,
         have=have,
         installed=installed,

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hubctl.errors import HubUnavailable, KnownError, NotFound
+from hubctl.hubs import source_of
 
 if TYPE_CHECKING:
     from hubctl.hubs import Hub
@@ -59,9 +60,10 @@ def look(
 ) -> Iterator[Update]:
     """Hold installed versions against their models' pages; those with nothing new are left out.
 
-    Models are asked many at a time. Local ones (adopted, merged, trained) have no page and are passed over.
+    Models are asked many at a time. Local ones (adopted, merged, trained) have no page and are passed over, as are
+    those whose ids this hub uses for something else.
     """
-    ours = [item for item in items if item.source == hub.name and item.model.id > 0]
+    ours = [item for item in items if item.source != "local" and item.model.id > 0]
     by_model: dict[int, list[Installed]] = {}
     for item in ours:
         by_model.setdefault(item.model.id, []).append(item)
@@ -71,8 +73,11 @@ def look(
         if model is None:
             model = _ask_one(hub, model_id)
         if model is None:
-            yield from (Update(item, "gone", note="its page is gone; keep what you have") for item in mine)
+            known = [item for item in mine if item.source == source_of(item.version, hub)]
+            yield from (Update(item, "gone", note="its page is gone; keep what you have") for item in known)
             continue
+        theirs = {source_of(version, hub) for version in model.model_versions}
+        mine = [item for item in mine if item.source in theirs] if theirs else mine
         yield from _of_model(model, mine, registry, any_base=any_base, early_access=early_access)
 
 

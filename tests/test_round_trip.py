@@ -189,7 +189,7 @@ def test_what_is_there_is_installed_here(there: Registry, hub: Civitai, settings
             done = install.execute(plan, hub, here, settings)
             assert done.path.read_bytes() == LORA.read_bytes()
             assert done.installed.trigger_words == ("thnos",)
-            kept = here.images(31, source="nas")
+            kept = here.images(31, source="civitai")  # whose ids these are, not where the bytes came from
             assert {i.image_id: i.meta for i in kept}[88] == {
                 "prompt": "thnos <lora:thnos:0.9>",
                 "seed": 5,

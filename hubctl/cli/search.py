@@ -11,7 +11,8 @@ from hubctl.cli import _app, _flags, _out
 from hubctl.cli._options import BaseModel, TypeFilter
 
 if TYPE_CHECKING:
-    from registry import wire
+    from hubctl.hubs import Hub
+    from registry import Registry, wire
 
 
 def search(
@@ -55,7 +56,15 @@ def search(
 def _hub_rows(query: Any) -> list[dict[str, Any]]:
     with _app.open_registry(read_only=True) as registry, _app.open_hub() as hub:
         models: Iterable[wire.Model] = hub.search(query)
-        return [_hub_row(model, registry.installed_version_ids(model.id, source=hub.name)) for model in models]
+        return [_hub_row(model, _here(model, hub, registry)) for model in models]
+
+
+def _here(model: wire.Model, hub: Hub, registry: Registry) -> set[int]:
+    from hubctl.hubs import source_of
+
+    if not model.model_versions:
+        return set()
+    return registry.installed_version_ids(model.id, source=source_of(model.model_versions[0], hub))
 
 
 def _hub_row(model: wire.Model, installed: set[int]) -> dict[str, Any]:

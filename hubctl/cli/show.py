@@ -41,6 +41,7 @@ def show(
     """
     from hubctl import install
     from hubctl.errors import HubError
+    from hubctl.hubs import source_of
 
     settings = _app.settings()
     with _app.open_registry(read_only=True) as registry:
@@ -54,8 +55,9 @@ def show(
             with _app.open_hub() as hub:
                 found = install.resolve(ref, hub)
                 version = with_examples(found.version, hub)
-                installed = registry.get(found.version.id, source=hub.name)
-                page = Page.of(found.model, version, installed, registry, source=hub.name)
+                source = source_of(found.version, hub)
+                installed = registry.get(found.version.id, source=source)
+                page = Page.of(found.model, version, installed, registry, source=source)
         except HubError as error:
             if not here:
                 raise

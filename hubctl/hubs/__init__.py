@@ -99,4 +99,19 @@ def open_hub(
     return Several(opened)
 
 
-__all__ = ["Hub", "open_hub"]
+def source_of(version: wire.ModelVersion, hub: Hub) -> str:
+    """Whose ids a version's numbers are: what its AIR says, else the hub's own name; Civitai's sister sites are one."""
+    from hubctl.hubs.transport import same_hub
+    from registry import AIR
+    from registry.errors import InvalidReference
+
+    try:
+        air = AIR.parse(version.air or "")
+    except InvalidReference:
+        air = None
+    if air is not None and air.version == str(version.id):
+        return air.source
+    return "civitai" if same_hub(hub.url, NAMED_URLS["civitai"]) else hub.name
+
+
+__all__ = ["Hub", "open_hub", "source_of"]

@@ -9,6 +9,7 @@ The same image has three shapes: on models (no `meta`, maturity as a bit), on ve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,7 @@ def _listed_version(face: Face, holding: Holding, query: ModelQuery | None) -> J
     out = dict(base)
     _shorten(out)
     out["id"] = holding.version_id
+    out["air"] = _air(holding)  # the site leaves it out here; it tells other hubctls whose ids these are
     out["files"] = files(face, holding, (*_dicts(base.get("files")), *_dicts(holding.version.get("files"))))
     if query is not None and query.primary_only:
         out["files"] = [file for file in out["files"] if file.get("primary") is True]
@@ -102,6 +104,16 @@ def _moved(face: Face, source: str, image: Json) -> Json:
     return {"url": face.image_url(source, image)} if "url" in image else {}
 
 
+def _air(holding: Holding) -> str:
+    ids = (holding.model_id, holding.version_id)
+    return vocabulary.air(holding.model, holding.version, *ids, source=_word(holding.source))
+
+
+def _word(source: str) -> str:
+    """A source as an AIR may name it."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", source) or "local"
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +122,7 @@ def version(face: Face, holding: Holding) -> Json:
     out = dict(holding.version)
     _shorten(out)
     out["id"], out["modelId"] = holding.version_id, holding.model_id
-    out["air"] = vocabulary.air(holding.model, holding.version, holding.model_id, holding.version_id)
+    out["air"] = _air(holding)
     out.setdefault("trainedWords", [])
     about = out.get("model")
     out["model"] = {

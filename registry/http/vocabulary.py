@@ -122,8 +122,10 @@ BASE_MODELS: Mapping[str, str] = MappingProxyType({name.lstrip("-"): ecosystem f
 ACTIVE_BASE_MODELS = tuple(name for name, _ in _LISTED if not name.startswith("-"))
 
 
-def air(model: Mapping[str, Any], version: Mapping[str, Any], model_id: int, version_id: int) -> str:
-    """The AIR a hub would give a version; the one it did give wins."""
+def air(
+    model: Mapping[str, Any], version: Mapping[str, Any], model_id: int, version_id: int, source: str = "civitai"
+) -> str:
+    """The AIR a hub would give a version; the one it did give wins. `source` names whose ids these are."""
     given = version.get("air")
     if isinstance(given, str) and given:
         try:
@@ -138,4 +140,4 @@ def air(model: Mapping[str, Any], version: Mapping[str, Any], model_id: int, ver
         ecosystem = "".join(c for c in base_model.lower() if c.isascii() and (c.isalnum() or c in "-_")) or "other"
     kind = model.get("type")
     word = MODEL_TYPES.get(kind, "unknown") if isinstance(kind, str) else "unknown"
-    return str(AIR("civitai", str(model_id), str(version_id), ecosystem, word))
+    return str(AIR(source, str(model_id), str(version_id), ecosystem, word))

@@ -61,9 +61,9 @@ def ask(registry: Registry) -> Iterator[Asked]:
 
 
 def without_urls(data: Any) -> Any:
-    """Everything but the addresses, which are this server's own."""
+    """Everything but the addresses, which are this server's own, and the AIR, which it adds to a model's versions."""
     if isinstance(data, dict):
-        return {key: without_urls(value) for key, value in data.items() if key not in ("downloadUrl", "url")}
+        return {key: without_urls(value) for key, value in data.items() if key not in ("downloadUrl", "url", "air")}
     return [without_urls(item) for item in data] if isinstance(data, list) else data
 
 
