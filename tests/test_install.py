@@ -6,8 +6,8 @@ import contextlib
 import json
 import logging
 import os
-import re
 import pickle
+import re
 import resource
 import signal
 import subprocess
