@@ -12,7 +12,7 @@ from hubctl.parameters import ResourceRef, sampler_name, schedule_name
 
 MAX_JSON_CHARS = 16 * 1024 * 1024
 MAX_INT = 2**64  # seeds are 64 bits; anything larger is noise and stays in `raw`
-NOTHING_HASHED = "e3b0c44298fc"  # SHA-256 of no bytes: written when a program could not find the file
+NOTHING_HASHED = "e3b0c442"  # SHA-256 of no bytes: written when a program could not find the file
 
 _HASH = re.compile(r"[0-9a-f]{6,64}\Z")
 _HASH_PREFIXES = ("0x", "sha256:", "blake3:", "blake3_single:", "blake3_multi:")
@@ -165,13 +165,27 @@ def merge_versions(resources: Iterable[ResourceRef]) -> tuple[ResourceRef, ...]:
     for resource in merge_resources(resources):
         key = resource.version_id or (resource.kind, resource.name, resource.air, resource.hash)
         merged[key] = _joined(merged[key], resource) if key in merged else resource
-    out = list(merged.values())
+    out = _without_echoes(list(merged.values()))
     named = [r for r in out if r.kind == "checkpoint" and r.version_id is None and r.name]
     by_id = [r for r in out if r.kind == "checkpoint" and r.version_id is not None and r.name is None]
     if len(named) == len(by_id) == 1:
         out[out.index(named[0])] = _joined(named[0], by_id[0])
         out.remove(by_id[0])
     return tuple(out)
+
+
+def _without_echoes(resources: list[ResourceRef]) -> list[ResourceRef]:
+    """The hub's parser cuts "lora:style-000001" at the dash and lists the tail as a second file of the same hash."""
+    whole: dict[tuple[str, str], list[str]] = {}
+    for resource in resources:
+        if resource.hash and resource.name:
+            whole.setdefault((resource.kind, resource.hash), []).append(resource.name)
+    return [
+        r
+        for r in resources
+        if r.weight is not None
+        or not any(name.endswith(f"-{r.name}") for name in whole.get((r.kind, r.hash or ""), ()))
+    ]
 
 
 def hash_warning(named: Mapping[str, Any]) -> tuple[str, ...]:

@@ -260,8 +260,9 @@ def pairs(value: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in value.split(","):
         name, colon, text = item.rpartition(":")
-        if colon and name.strip():
-            found[name.strip()] = text.strip()
+        name = name.strip(" \"'")
+        if colon and name:
+            found[name] = text.strip(" \"'")
     return found
 
 
@@ -560,9 +561,13 @@ def _generator(known: _Settings, label: str | None, embedded: Embedded | None) -
         if known.get("civitai resources") is not None or known.get("created date") is not None:
             return Generator("Civitai")
         saved_by_comfy = isinstance(known.get("hashes"), Mapping) or any(key.startswith("Lora_0 ") for key in known.raw)
-        comfy = saved_by_comfy or (label is not None and _COMFY_SAMPLER.match(label) is not None)
-        return Generator("ComfyUI" if comfy else "A1111")
+        return Generator("ComfyUI" if saved_by_comfy or is_comfy_sampler(label) else "A1111")
     return Generator(*_program(version))
+
+
+def is_comfy_sampler(label: str | None) -> bool:
+    """Whether a label has the form of ComfyUI's ids ("dpmpp_2m"); "euler" could be anyone's."""
+    return label is not None and _COMFY_SAMPLER.match(label) is not None
 
 
 def _program(version: str) -> tuple[str, str | None]:
@@ -604,12 +609,13 @@ def write(parameters: GenerationParameters) -> str:
     other sources LoRAs become tags in the prompt, which is how every program that reads infotext applies them.
     """
     entries = _entries(parameters)
-    prompt = parameters.prompt
+    prompt, negative_prompt = parameters.prompt, parameters.negative_prompt
     if parameters.sources.get("raw") == "infotext":
         settings = _updated(parameters, entries)
     else:
         settings = entries
         prompt = _with_tags(parameters)
+        prompt, negative_prompt = _in_our_syntax(parameters, prompt), _in_our_syntax(parameters, negative_prompt)
     first = [f"{key}: {settings.pop(key)}" for key in _leading_templates(settings)]
     last = [f"{name}: {settings.pop(name)}" for name in ("Template", "Negative Template") if name in settings]
     line = ", ".join(
@@ -617,7 +623,7 @@ def write(parameters: GenerationParameters) -> str:
         for key, value in settings.items()
         if value is not None
     )
-    negative = f"{NEGATIVE} {parameters.negative_prompt}" if parameters.negative_prompt else None
+    negative = f"{NEGATIVE} {negative_prompt}" if negative_prompt else None
     return "\n".join(part for part in (prompt, negative, *first, line, *last) if part)
 
 
@@ -733,6 +739,15 @@ def _with_tags(p: GenerationParameters) -> str:
         _tag(resource) for resource in p.of_kind("lora", "lycoris") if resource.name and resource.name not in tagged
     ]
     return p.prompt + "".join(tags)
+
+
+def _in_our_syntax(p: GenerationParameters, text: str) -> str:
+    """NovelAI's numeric weights and ComfyUI's marks of embeddings as A1111 writes both."""
+    if p.generator.name == "NovelAI":
+        from hubctl.infotext.novelai import numeric_weights
+
+        return numeric_weights(text)
+    return text.replace("embedding:", "") if p.generator.name == "ComfyUI" else text
 
 
 def _tag(resource: ResourceRef) -> str:

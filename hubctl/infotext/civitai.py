@@ -102,7 +102,20 @@ def from_meta(meta: Mapping[str, Any] | None, *, source: str = "api:meta") -> Ge
         sources=MappingProxyType({name: source for name in listed.sources if name != "raw"}),
     )
     graph = _comfy(meta)
+    listed = replace(listed, resources=_with_lost_hashes(listed.resources, meta))
     return _with_graph(graph, listed) if graph is not None else listed
+
+
+def _with_lost_hashes(resources: tuple[ResourceRef, ...], meta: Mapping[str, Any]) -> tuple[ResourceRef, ...]:
+    """The site's old parser cut quoted lists at commas: `"style` became a key with the value `0123456789ab"`."""
+    lost = {
+        key.strip("\"' "): digest
+        for key, value in meta.items()
+        if isinstance(value, str)
+        and (key[:1] == '"' or value[-1:] == '"')
+        and (digest := v.file_hash(value.strip('" ')))
+    }
+    return tuple(replace(r, hash=lost[r.name]) if r.hash is None and r.name in lost else r for r in resources)
 
 
 def _prompt(meta: Mapping[str, Any], name: str) -> str:
@@ -161,6 +174,8 @@ def _generator(meta: Mapping[str, Any], guessed: Generator) -> Generator:
     on_site = "civitaiResources" in meta and "Version" not in meta and "version" not in meta
     if on_site and (model is None or str(model).startswith("urn:air:")):
         return Generator("Civitai")
+    if guessed.name == "ComfyUI" and not a1111.is_comfy_sampler(v.to_text(meta.get("sampler"))):
+        return Generator("A1111", guessed.version)  # `hashes` is the site's own block here
     return guessed
 
 

@@ -375,6 +375,7 @@ class _Walk:
         self._texts: dict[tuple[str, str], str | None] = {}
         self._text_depth = 0
         self._role = "positive"
+        self.sizes: dict[str, tuple[int | None, int | None]] = {}  # of the latents that passes start from
 
     def warn(self, what: str, node: Node) -> None:
         sentence = f"{what} could not be read: node {node.type[:80]} (#{node.id[:40]}) is not understood."
@@ -731,7 +732,7 @@ class _Walk:
         found.negative = self._prompt(owner, negative, "negative", found)
         models = [part.inputs["model"] for part in (owner, node, sigmas) if part and "model" in part.inputs]
         self.read_model(next(iter(models), self._pipe(owner)), found)
-        found.size = self._size(node)
+        found.size = self.sizes[node.id] = self._size(node)
         found.vae = self._vae(node)
         return found
 
@@ -824,7 +825,7 @@ class _Walk:
 
     def upscaling(self, later: str, first: str) -> tuple[float | None, int | None, int | None, str | None]:
         """(factor, width, height, upscaler) of what stands between two passes."""
-        factor, width, height, upscaler = None, None, None, None
+        factor, width, height, upscaler, plain = None, None, None, None, None
         start = self.graph[later]
         node = self._image_source(start)
         for _ in range(MAX_DEPTH):
@@ -843,9 +844,15 @@ class _Walk:
                     factor = _model_factor(upscaler) * factor if _model_factor(upscaler) else None
             method = v.to_text(self.value(node, "upscale_method"))
             if upscaler is None and method and "latent" in node.type.lower():
-                upscaler = f"Latent ({method})"
+                upscaler = "Latent" if method == "bilinear" else f"Latent ({method})"
+            elif upscaler is None and plain is None and method:
+                plain = {"lanczos": "Lanczos", "nearest-exact": "Nearest"}.get(method, method)
             node = self._image_source(node)
-        return factor, width, height, upscaler
+        if factor is None and width and height and self.sizes.get(first, (None, None))[0]:
+            wide, high = self.sizes[first]
+            same = wide and high and abs(width * high - height * wide) <= max(wide, high)
+            factor = round(width / wide, 4) if same and wide and width > wide else None
+        return factor, width, height, upscaler or plain
 
 
 _SIZE_IN_LABEL = re.compile(r"(?<!\d)(\d{3,5})\s{0,3}[x×]\s{0,3}(\d{3,5})(?!\d)")
@@ -994,29 +1001,33 @@ class _GraphWriter:
         return key
 
     def graph(self) -> dict[str, Any]:
-        model, clip, vae = self._models()
-        positive = self.add("CLIPTextEncode", "Positive", text=_without_tags(self.p.prompt), clip=clip)
-        negative = self.add("CLIPTextEncode", "Negative", text=self.p.negative_prompt, clip=clip)
-        conditioning: list[Any] = [positive, 0]
-        if self.p.distilled_cfg is not None:
-            guided = self.add("FluxGuidance", "Guidance", guidance=self.p.distilled_cfg, conditioning=conditioning)
-            conditioning = [guided, 0]
+        ref = next(iter(self.p.of_kind("checkpoint", "unet")), ResourceRef("checkpoint", "model"))
+        model, clip, vae = self._models(ref)
+        own_vae = next(iter(self.p.of_kind("vae")), None)
+        if own_vae is not None or vae is None:
+            name = _file_name(own_vae) if own_vae is not None else ""
+            vae = [self.add("VAELoader", "VAE", vae_name=name), 0]
+        texts = (self.p.prompt, self.p.negative_prompt)
+        common = {"model": model, **self._conditioning(clip, *texts)}
         width, height = self.p.width or 512, self.p.height or 512
         empty = self.add("EmptyLatentImage", "Size", width=width, height=height, batch_size=1)
-        common = {"model": model, "positive": conditioning, "negative": [negative, 0]}
-        latent = self._sampler([empty, 0], common)
+        latent = self._first_pass([empty, 0], common)
         if self.p.hires is not None:
-            latent = self._hires(self.p.hires, latent, common, width, height)
+            latent = self._second_pass(self.p.hires, latent, {**common, "clip": clip, "vae": vae}, width, height)
         image = self.add("VAEDecode", "Decode", samples=latent, vae=vae)
         self.add("SaveImage", "Save", images=[image, 0], filename_prefix="hubctl")
         return self.nodes
 
-    def _models(self) -> tuple[list[Any], list[Any], list[Any]]:
-        ref = next(iter(self.p.of_kind("checkpoint", "unet")), ResourceRef("checkpoint", "model"))
-        loader = self.add("CheckpointLoaderSimple", "Checkpoint", ckpt_name=_file_name(ref))
-        model: list[Any] = [loader, 0]
-        clip: list[Any] = [loader, 1]
-        vae: list[Any] = [loader, 2]
+    def _models(self, ref: ResourceRef) -> tuple[list[Any], list[Any], list[Any] | None]:
+        """(model, CLIP, VAE) with LoRAs and clip skip; no VAE comes with a diffusion model in a file of its own."""
+        vae: list[Any] | None = None
+        if ref.kind == "unet":
+            unet = self.add("UNETLoader", "Diffusion model", unet_name=_file_name(ref), weight_dtype="default")
+            model: list[Any] = [unet, 0]
+            clip: list[Any] = [self._text_encoders(), 0]
+        else:
+            loader = self.add("CheckpointLoaderSimple", "Checkpoint", ckpt_name=_file_name(ref))
+            model, clip, vae = [loader, 0], [loader, 1], [loader, 2]
         for lora in self.p.of_kind("lora", "lycoris"):
             weight = lora.weight if lora.weight is not None else 1.0
             clip_weight = lora.weight_te if lora.weight_te is not None else weight
@@ -1027,22 +1038,71 @@ class _GraphWriter:
             model, clip = [key, 0], [key, 1]
         if self.p.clip_skip is not None and self.p.clip_skip > 1:
             clip = [self.add("CLIPSetLastLayer", "Clip skip", stop_at_clip_layer=-self.p.clip_skip, clip=clip), 0]
-        own_vae = next(iter(self.p.of_kind("vae")), None)
-        if own_vae is not None:
-            vae = [self.add("VAELoader", "VAE", vae_name=_file_name(own_vae)), 0]
         return model, clip, vae
 
+    def _text_encoders(self) -> str:
+        names = [_file_name(ref) for ref in self.p.of_kind("text_encoder")][:4]
+        if len(names) < 2:
+            return self.add("CLIPLoader", "Text encoder", clip_name="".join(names), type="stable_diffusion")
+        loader = ("DualCLIPLoader", "TripleCLIPLoader", "QuadrupleCLIPLoader")[len(names) - 2]
+        kind = {"type": "flux"} if len(names) == 2 else {}
+        files = {f"clip_name{number}": name for number, name in enumerate(names, 1)}
+        return self.add(loader, "Text encoders", **files, **kind)
+
+    def _conditioning(self, clip: list[Any], prompt: str, negative: str) -> dict[str, list[Any]]:
+        embedded = tuple(ref.name for ref in self.p.of_kind("embedding") if ref.name)
+        positive = self.add("CLIPTextEncode", "Positive", text=_for_comfy(prompt, embedded), clip=clip)
+        other = self.add("CLIPTextEncode", "Negative", text=_for_comfy(negative, embedded), clip=clip)
+        conditioning: list[Any] = [positive, 0]
+        if self.p.distilled_cfg is not None:
+            guided = self.add("FluxGuidance", "Guidance", guidance=self.p.distilled_cfg, conditioning=conditioning)
+            conditioning = [guided, 0]
+        return {"positive": conditioning, "negative": [other, 0]}
+
+    def _first_pass(self, latent: list[Any], common: Mapping[str, Any]) -> list[Any]:
+        refiner, steps = self.p.refiner, self.p.steps or 20
+        if refiner is None or not refiner.checkpoint or not refiner.switch_at or not 0 < refiner.switch_at < 1:
+            return self._sampler(latent, common)
+        at = min(max(round(steps * refiner.switch_at), 1), steps - 1) if steps > 1 else 1
+        base = self._advanced(latent, common, "Sampler", start=0, end=at)
+        loader = self.add(
+            "CheckpointLoaderSimple", "Refiner", ckpt_name=_file_name(ResourceRef("checkpoint", refiner.checkpoint))
+        )
+        texts = self._conditioning([loader, 1], self.p.prompt, self.p.negative_prompt)
+        return self._advanced(base, {"model": [loader, 0], **texts}, "Refiner pass", start=at, end=10000)
+
+    def _advanced(self, latent: list[Any], common: Mapping[str, Any], title: str, *, start: int, end: int) -> list[Any]:
+        key = self.add(
+            "KSamplerAdvanced",
+            title,
+            add_noise="disable" if start else "enable",
+            noise_seed=max(self.p.seed or 0, 0),
+            steps=self.p.steps or 20,
+            cfg=self._cfg(),
+            sampler_name=self.p.sampler or "euler",
+            scheduler=_comfy_schedule(self.p.schedule),
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="disable" if start else "enable",
+            latent_image=latent,
+            **common,
+        )
+        return [key, 0]
+
+    def _cfg(self) -> float:
+        if self.p.cfg_scale is not None:
+            return self.p.cfg_scale
+        return 1.0 if self.p.distilled_cfg is not None else 7.0
+
     def _sampler(self, latent: list[Any], common: Mapping[str, Any], hires: Hires | None = None) -> list[Any]:
-        steps = (hires.steps if hires else None) or self.p.steps or 20
-        cfg = hires.cfg_scale if hires and hires.cfg_scale is not None else self.p.cfg_scale
         first_denoise = self.p.denoise if self.p.hires is None and self.p.denoise is not None else 1.0
         hires_denoise = hires.denoise if hires is not None else None
         key = self.add(
             "KSampler",
             "Hires pass" if hires else "Sampler",
             seed=max(self.p.seed or 0, 0),
-            steps=steps,
-            cfg=cfg if cfg is not None else (1.0 if self.p.distilled_cfg is not None else 7.0),
+            steps=(hires.steps if hires else None) or self.p.steps or 20,
+            cfg=hires.cfg_scale if hires and hires.cfg_scale is not None else self._cfg(),
             sampler_name=(hires.sampler if hires else None) or self.p.sampler or "euler",
             scheduler=_comfy_schedule((hires.schedule if hires else None) or self.p.schedule),
             denoise=(hires_denoise if hires_denoise is not None else 0.5) if hires else first_denoise,
@@ -1051,20 +1111,63 @@ class _GraphWriter:
         )
         return [key, 0]
 
-    def _hires(self, hires: Hires, latent: list[Any], common: Mapping[str, Any], width: int, height: int) -> list[Any]:
-        method = "nearest-exact" if "nearest" in (hires.upscaler or "").lower() else "bilinear"
+    def _second_pass(
+        self, hires: Hires, latent: list[Any], parts: Mapping[str, Any], width: int, height: int
+    ) -> list[Any]:
+        common = {name: parts[name] for name in ("model", "positive", "negative")}
+        clip = parts["clip"]
+        if hires.checkpoint is not None:
+            common["model"], clip, _ = self._models(ResourceRef("checkpoint", hires.checkpoint))
+        if hires.checkpoint is not None or hires.prompt is not None or hires.negative_prompt is not None:
+            prompt = hires.prompt if hires.prompt is not None else self.p.prompt
+            negative = hires.negative_prompt if hires.negative_prompt is not None else self.p.negative_prompt
+            common |= self._conditioning(clip, prompt, negative)
         target = (hires.width or 0, hires.height or 0)
         if hires.upscale is None and any(target):
-            wide = target[0] or round(width * target[1] / height)
-            high = target[1] or round(height * target[0] / width)
-            scaled = self.add(
-                "LatentUpscale", "Upscale", upscale_method=method, width=wide, height=high, crop="disabled",
-                samples=latent,
-            )  # fmt: skip
+            target = (target[0] or round(width * target[1] / height), target[1] or round(height * target[0] / width))
         else:
-            factor = hires.upscale or 2.0
-            scaled = self.add("LatentUpscaleBy", "Upscale", upscale_method=method, scale_by=factor, samples=latent)
-        return self._sampler([scaled, 0], common, hires)
+            target = (0, 0)
+        upscaler = hires.upscaler or "Latent"
+        scale = self._scale_latent if upscaler.lower().startswith("latent") else self._scale_picture
+        scaled = scale(upscaler, hires.upscale or 2.0, target, (width, height), latent, parts["vae"])
+        return self._sampler(scaled, common, hires)
+
+    def _scale_latent(
+        self, upscaler: str, factor: float, target: tuple[int, int], _: tuple[int, int], latent: list[Any], vae: Any
+    ) -> list[Any]:
+        method = upscaler.partition("(")[2].strip(" )").lower()
+        method = method if method in ("nearest-exact", "area", "bicubic", "bislerp") else "bilinear"
+        if "nearest" in upscaler.lower():
+            method = "nearest-exact"
+        common: dict[str, Any] = {"upscale_method": method, "samples": latent}
+        if target[0]:
+            size = {"width": target[0], "height": target[1], "crop": "disabled"}
+            return [self.add("LatentUpscale", "Upscale", **size, **common), 0]
+        return [self.add("LatentUpscaleBy", "Upscale", scale_by=factor, **common), 0]
+
+    def _scale_picture(
+        self, upscaler: str, factor: float, target: tuple[int, int], size: tuple[int, int], latent: list[Any], vae: Any
+    ) -> list[Any]:
+        """Decoded, scaled by an upscaler's file or a plain method to the exact size, and encoded again."""
+        image: list[Any] = [self.add("VAEDecode", "Decode first pass", samples=latent, vae=vae), 0]
+        method = {"lanczos": "lanczos", "nearest": "nearest-exact", "none": "lanczos"}.get(upscaler.lower())
+        own = 1.0
+        if method is None:
+            loader = self.add("UpscaleModelLoader", "Upscaler", model_name=_upscaler_file(upscaler))
+            image = [self.add("ImageUpscaleWithModel", "Upscale", upscale_model=[loader, 0], image=image), 0]
+            own = _model_factor(upscaler) or 0.0
+        method = method or "lanczos"
+        if target[0] or not own:
+            wide, high = target if target[0] else (round(size[0] * factor), round(size[1] * factor))
+            scaled = self.add("ImageScale", "Exact size", upscale_method=method, width=wide, height=high,
+                              crop="disabled", image=image)  # fmt: skip
+        else:
+            scaled = self.add("ImageScaleBy", "Exact size", upscale_method=method, scale_by=factor / own, image=image)
+        return [self.add("VAEEncode", "Encode", pixels=[scaled, 0], vae=vae), 0]
+
+
+def _upscaler_file(name: str) -> str:
+    return name if name.lower().endswith((".pth", ".pt", ".safetensors")) else f"{name}.pth"
 
 
 def _file_name(resource: ResourceRef) -> str:
@@ -1079,7 +1182,12 @@ def _comfy_schedule(schedule: str | None) -> str:
     return {"ddim": "ddim_uniform"}.get(schedule, schedule)
 
 
-def _without_tags(prompt: str) -> str:
+def _for_comfy(prompt: str, embedded: tuple[str, ...]) -> str:
+    """Without LoRA tags, which are nodes here, and with embeddings marked, which are plain words elsewhere."""
     from hubctl.infotext.a1111 import TAG
 
-    return TAG.sub("", prompt)
+    text = TAG.sub("", prompt)
+    names = [re.escape(name) for name in embedded[:64] if f"embedding:{name}" not in text]
+    if not names:
+        return text
+    return re.sub(rf"(?<![\w:])(?:{'|'.join(names)})(?!\w)", lambda match: f"embedding:{match[0]}", text)

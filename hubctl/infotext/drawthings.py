@@ -41,7 +41,7 @@ def parse(embedded: Embedded) -> GenerationParameters:
         "steps": v.positive(v.to_int(data.get("steps"))),
         **v.sampler_fields(data.get("sampler")),
         "cfg_scale": v.to_float(data.get("scale")),
-        "distilled_cfg": v.to_float(data.get("guidance_embed")),
+        "distilled_cfg": v.to_float(data.get("guidance_embed", v2.get("guidanceEmbed"))),
         "seed": v.to_int(data.get("seed")),
         "width": v.positive(width),
         "height": v.positive(height),

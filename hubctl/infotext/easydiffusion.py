@@ -43,6 +43,7 @@ def can_parse(embedded: Embedded) -> bool:
 def _settings(embedded: Embedded) -> dict[str, Any] | None:
     candidates: list[Mapping[str, Any]] = [embedded.texts]
     candidates += [value for _, value in embedded.objects("exif:UserComment", "parameters", "text", "sidecar")]
+    candidates += [inner for value in candidates if isinstance(inner := value.get("reqBody"), Mapping)]
     candidates += [_lines(text) for name in ("text", "sidecar") if (text := embedded.text(name))]
     for candidate in candidates:
         named = {_LABELS.get(key.lower().replace("_", " "), key): value for key, value in candidate.items()}

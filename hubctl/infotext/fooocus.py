@@ -2,6 +2,7 @@
 
 Fooocus 2.2+    `parameters` JSON in snake case; `fooocus_scheme` beside it (or EXIF, scheme in MakerNote)
 Fooocus before  `Comment` JSON, or its log, with labels: "Prompt", "Guidance Scale", "LoRA 1": "name : 0.5"
+Fooocus-MRE     `Comment` JSON with "software": "Fooocus-MRE 2.0", "base_clip_skip", LoRAs as "l1" and "w1"
 RuinedFooocus   `parameters` JSON with "software": "RuinedFooocus", "Prompt", "cfg", "base_model_name"
 """
 
@@ -28,7 +29,7 @@ def _data(embedded: Embedded) -> dict[str, Any] | None:
     for _, value in embedded.objects(*(name for name in _NAMES if name in embedded.texts)):
         keys = {key.lower().replace(" ", "_") for key in value}
         own = {"base_model", "guidance_scale"} <= keys and bool({"prompt", "full_prompt"} & keys)
-        if own or str(value.get("software", "")).startswith("RuinedFooocus"):
+        if own or str(value.get("software", "")).startswith(("RuinedFooocus", "Fooocus")):
             return value
     return None
 
@@ -49,7 +50,7 @@ def parse(embedded: Embedded) -> GenerationParameters:
         "seed": v.to_int(p.get("seed")),
         "width": width,
         "height": height,
-        "clip_skip": v.positive(v.to_int(p.get("clip_skip"))),
+        "clip_skip": _clip_skip(p),
         "denoise": v.to_float(p.get("denoise", p.get("overwrite_strength"))),
         "refiner": _refiner(p),
         "resources": v.merge_resources(_resources(p)),
@@ -60,6 +61,12 @@ def parse(embedded: Embedded) -> GenerationParameters:
         raw=MappingProxyType(data),
         sources=MappingProxyType({name: "fooocus" for name, value in values.items() if value not in (None, "", ())}),
     )
+
+
+def _clip_skip(p: Mapping[str, Any]) -> int | None:
+    """1, 2, …; Fooocus-MRE counts from the end as ComfyUI does."""
+    layer = v.to_int(p.get("clip_skip", p.get("base_clip_skip")))
+    return abs(layer) if layer else None
 
 
 def _text(p: Mapping[str, Any], *names: str) -> str:
@@ -104,6 +111,10 @@ def _resources(p: Mapping[str, Any]) -> Iterator[ResourceRef]:
     if vae not in _NOTHING:
         yield ResourceRef("vae", vae)
     yield from _listed_loras(p.get("loras"))
+    for number in range(1, 11):  # Fooocus-MRE
+        name = v.stem(p.get(f"l{number}"))
+        if name not in _NOTHING:
+            yield ResourceRef("lora", name, v.to_float(p.get(f"w{number}")))
     for key, value in p.items():
         if key.startswith("lora_") and isinstance(value, str) and ":" in value:
             name, _, weight = value.rpartition(":")

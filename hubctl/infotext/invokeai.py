@@ -121,6 +121,10 @@ def _model(data: Any, kind: str, weight: Any = None) -> ResourceRef | None:
 def _resources(data: Mapping[str, Any]) -> Iterator[ResourceRef]:
     singles = [_model(data.get("model"), "checkpoint"), _model(data.get("vae"), "vae")]
     yield from (model for model in singles if model is not None)
+    for key in ("t5_encoder", "clip_embed_model", "qwen3_encoder", "clip_l_model", "clip_g_model"):
+        encoder = _model(data.get(key), "text_encoder")
+        if encoder is not None:
+            yield encoder
     for key, part, kind in (
         ("loras", "lora", "lora"),
         ("controlnets", "control_model", "controlnet"),
@@ -235,7 +239,7 @@ def _dream_parts(text: str) -> tuple[str, dict[str, str]]:
     flag = None
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():
-            split = len(word) > 2 and word[:2] in _DREAM_FLAGS and word[2].isdigit()  # "-s50"
+            split = len(word) > 2 and word[:2] in _DREAM_FLAGS and (word[2].isdigit() or word[:2] == "-A")  # "-s50"
             flag, value = (word[:2], word[2:]) if split else (word, "")
             flags[flag] = value
         elif flag is not None:

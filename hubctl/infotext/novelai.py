@@ -125,6 +125,27 @@ def convert_weights(prompt: str) -> str:
     return "".join(out)
 
 
+_NUMERIC = re.compile(r"(-?\d{1,3}(?:\.\d{1,4})?)::")
+
+
+def numeric_weights(prompt: str) -> str:
+    """V4's `1.2::x::` as `(x:1.2)`, which other programs read; a new number ends what the one before it weighted."""
+    out: list[str] = []
+    position = 0
+    while (start := _NUMERIC.search(prompt, position)) is not None:
+        out.append(prompt[position : start.start()])
+        closing, following = prompt.find("::", start.end()), _NUMERIC.search(prompt, start.end())
+        end = len(prompt) if closing < 0 else closing
+        position = end + 2
+        if following is not None and following.end() == end + 2:
+            end = position = following.start()
+        inner = prompt[start.end() : end]
+        body = inner.strip(" ,")
+        tail = inner[len(inner.rstrip(" ,")) :] if position == end else ""
+        out.append(f"({body}:{start[1]}){tail}" if body else inner)
+    return "".join(out) + prompt[position:]
+
+
 def _partners(prompt: str) -> dict[int, int]:
     """Position of each matched bracket → position of its partner."""
     partner: dict[int, int] = {}

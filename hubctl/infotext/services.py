@@ -1,4 +1,7 @@
-"""Small JSON formats of generation services: TensorArt's `generation_data` and the SDXL Spaces on Hugging Face."""
+"""Small formats: TensorArt's `generation_data`, SDXL Spaces on Hugging Face, Stability Matrix' JSON, Mochi Diffusion.
+
+Stability Matrix writes A1111 text too, which is read when it is there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hubctl.parameters import GenerationParameters, Generator, Hires, ResourceRe
 
 
 def can_parse(embedded: Embedded) -> bool:
-    return _tensorart(embedded) is not None or _space(embedded) is not None
+    return any(find(embedded) is not None for find in (_tensorart, _space, _matrix, _mochi))
 
 
 def _tensorart(embedded: Embedded) -> dict[str, Any] | None:
@@ -31,6 +34,34 @@ def _space(embedded: Embedded) -> dict[str, Any] | None:
     return None
 
 
+def _matrix(embedded: Embedded) -> dict[str, Any] | None:
+    value = embedded.object("parameters-json")
+    alone = value is not None and "PositivePrompt" in value and "parameters" not in embedded.texts
+    return value if alone else None
+
+
+_MOCHI = ("Include in Image", "Exclude from Image", "Model", "Steps", "Guidance Scale", "Seed", "Size", "Scheduler",
+          "Generator", "Upscaler", "ML Compute Unit")  # fmt: skip
+
+
+def _mochi(embedded: Embedded) -> dict[str, Any] | None:
+    """`Include in Image: …; Exclude from Image: …; Model: …` in a caption."""
+    for text in embedded.texts.values():
+        if not text.lstrip().startswith(("Include in Image:", "Exclude from Image:")) or "Mochi Diffusion" not in text:
+            continue
+        found: dict[str, Any] = {}
+        last = None
+        for part in text[:100_000].split(";"):
+            key, colon, value = part.partition(":")
+            if colon and key.strip() in _MOCHI:
+                last = key.strip()
+                found[last] = value.strip()
+            elif last is not None:  # a prompt may hold semicolons
+                found[last] = f"{found[last]};{part}"
+        return found
+    return None
+
+
 def parse(embedded: Embedded) -> GenerationParameters:
     """Raises NoParameters when neither format is there."""
     data = _tensorart(embedded)
@@ -39,6 +70,12 @@ def parse(embedded: Embedded) -> GenerationParameters:
     data = _space(embedded)
     if data is not None:
         return _parse_space(data)
+    data = _matrix(embedded)
+    if data is not None:
+        return _parse_matrix(data)
+    data = _mochi(embedded)
+    if data is not None:
+        return _parse_mochi(data)
     raise NoParameters("There is no service's metadata here.")
 
 
@@ -97,6 +134,40 @@ def _tensorart_resources(data: Mapping[str, Any]) -> Iterator[ResourceRef]:
     vae = v.stem(data.get("sdVae"))
     if vae not in (None, "Automatic", "None"):
         yield ResourceRef("vae", vae)
+
+
+def _parse_matrix(data: dict[str, Any]) -> GenerationParameters:
+    model, found = v.stem(data.get("ModelName")), v.file_hash(data.get("ModelHash"))
+    values: dict[str, Any] = {
+        "prompt": _text(data, "PositivePrompt"),
+        "negative_prompt": _text(data, "NegativePrompt"),
+        "steps": v.positive(v.to_int(data.get("Steps"))),
+        **v.sampler_fields(data.get("Sampler"), data.get("Scheduler")),
+        "cfg_scale": v.to_float(data.get("CfgScale")),
+        "seed": v.to_int(data.get("Seed")),
+        "width": v.positive(v.to_int(data.get("Width"))),
+        "height": v.positive(v.to_int(data.get("Height"))),
+        "resources": (ResourceRef("checkpoint", model, hash=found),) if model or found else (),
+    }
+    return _result(values, data, Generator("Stability Matrix"))
+
+
+def _parse_mochi(data: dict[str, Any]) -> GenerationParameters:
+    width, height = v.size(data.get("Size"))
+    model = v.stem(data.get("Model"))
+    version = v.to_text(data.get("Generator", "").removeprefix("Mochi Diffusion"))
+    values: dict[str, Any] = {
+        "prompt": _text(data, "Include in Image"),
+        "negative_prompt": _text(data, "Exclude from Image"),
+        "steps": v.positive(v.to_int(data.get("Steps"))),
+        **v.sampler_fields(data.get("Scheduler")),
+        "cfg_scale": v.to_float(data.get("Guidance Scale")),
+        "seed": v.to_int(data.get("Seed")),
+        "width": v.positive(width),
+        "height": v.positive(height),
+        "resources": (ResourceRef("checkpoint", model),) if model else (),
+    }
+    return _result(values, data, Generator("Mochi Diffusion", version))
 
 
 def _parse_space(data: dict[str, Any]) -> GenerationParameters:

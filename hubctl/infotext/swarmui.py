@@ -40,8 +40,8 @@ def parse(embedded: Embedded) -> GenerationParameters:
         "prompt": prompt,
         "negative_prompt": p.get("negativeprompt") if isinstance(p.get("negativeprompt"), str) else "",
         "steps": v.positive(v.to_int(p.get("steps"))),
-        **v.sampler_fields(p.get("sampler"), p.get("scheduler")),
-        "cfg_scale": v.to_float(p.get("cfgscale")),
+        **v.sampler_fields(p.get("sampler", p.get("comfyuisampler")), p.get("scheduler", p.get("comfyuischeduler"))),
+        "cfg_scale": v.to_float(p.get("cfgscale", p.get("cfg_scale"))),
         "distilled_cfg": v.to_float(p.get("fluxguidancescale")),
         "seed": v.to_int(p.get("seed")),
         "width": v.positive(v.to_int(p.get("width"))),
@@ -108,6 +108,9 @@ def _resources(data: Mapping[str, Any], p: Mapping[str, Any], prompt: str) -> It
     vae = v.stem(p.get("vae"))
     if vae is not None and vae not in ("None", "Automatic"):
         yield ResourceRef("vae", vae, hash=hashes.get(("vae", vae)))
+    control = v.stem(p.get("controlnetmodel"))
+    if control not in (None, "(None)", "None"):
+        yield ResourceRef("controlnet", control, v.to_float(p.get("controlnetstrength")))
     yield from prompt_resources(prompt)
     for model in models:
         kind = _KINDS.get(str(model.get("param")), "other")
