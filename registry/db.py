@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from registry.errors import Busy, NoPermission, NotFound, VerificationFailed
+from registry.errors import Busy, NoPermission, NoSpace, NotFound, VerificationFailed
 from registry.migrations import migrate, pending
 
 WAIT_MS = 30_000
@@ -64,9 +64,11 @@ def _connection(path: Path, options: str) -> sqlite3.Connection:
     return connection
 
 
-def _named(error: sqlite3.OperationalError, path: Path) -> Exception:
+def _named(error: sqlite3.OperationalError, path: Path | str = "index.db") -> Exception:
     text = str(error)
-    if "readonly" in text or "unable to open" in text:
+    if "full" in text:
+        return NoSpace("the disk is full: the index could not be written")
+    if "readonly" in text or "unable to open" in text or "read-only" in text:
         return NoPermission(
             f"the index {path} cannot be opened for writing", hint="check who owns the folder, or use --home"
         )
@@ -77,11 +79,15 @@ def _named(error: sqlite3.OperationalError, path: Path) -> Exception:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction."""
-    connection.execute("BEGIN IMMEDIATE")
+    """One write transaction. Raises Busy, NoSpace, NoPermission."""
     try:
-        yield connection
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk ends it by itself
+                connection.execute("ROLLBACK")
+            raise
+    except sqlite3.OperationalError as error:
+        raise _named(error) from error

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from registry.errors import NoPermission
+from registry.errors import Busy, NoPermission
 
 NOT_HERE = {
     errno.EXDEV,
@@ -64,10 +67,18 @@ def fsync_dir(folder: Path) -> None:
         os.close(handle)
 
 
+def _beside(path: Path) -> tuple[int, str]:
+    """A new file next to a path, its folder made where needed (another process may remove an empty one meanwhile)."""
+    for _ in range(5):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    return tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write beside, fsync, rename, fsync the folder: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+    handle, beside = _beside(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -131,6 +142,33 @@ def place(source: Path, target: Path, kinds: tuple[str, ...] = ("hardlink", "sym
         else:
             return kind
     raise NoPermission(f"`{target}` could not be linked to `{source}`", hint="try another --kind")
+
+
+@contextmanager
+def locked(path: Path, patience: float) -> Iterator[None]:
+    """Alone with what this lock file stands for; its holder's death frees it. Raises Busy.
+
+    Where a system or volume has no such locks nothing is held.
+    """
+    with path.open("a+b") as file:
+        deadline = time.monotonic() + patience
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                raise Busy(f"another process holds {path}", hint="wait for it, or end it")
+            time.sleep(0.02)
+        yield
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return True
+    return True
 
 
 def allocated(path: Path) -> int:

@@ -14,20 +14,20 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from registry import ballast, index
 from registry import facts as journal
-from registry import index
 from registry import manifest as manifests
 from registry import search as finding
 from registry.db import connect, writing
-from registry.errors import Busy, NoPermission, NotFound, VerificationFailed
-from registry.fs import place, safe_name
+from registry.errors import Busy, NoPermission, NoSpace, NotFound, VerificationFailed
+from registry.fs import locked, place, safe_name
 from registry.index import Place
 from registry.manifest import Manifest, now
 from registry.search import Filter, Installed, InstalledFile, Located, fts_query
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Filter", "Installed", "InstalledFile", "Located", "Registry", "Run", "fts_query"]
 logger = logging.getLogger(__name__)
+WAIT_FOR_LINKS = 600.0  # seconds: another process may be copying a large file
+DRIVES = ("/mnt/", "/media/", "/run/media/", "/Volumes/")  # what is below is there only while it is plugged in
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,37 @@ class Registry:
         self.at = Place(self.home)
         self.blobs: BlobStore = self.at.blobs
         self._mutex = threading.RLock()
+        self._linking, self._links = threading.RLock(), 0
 
     @classmethod
     def open(cls, home: Path, *, read_only: bool = False) -> Registry:
         """Raises NoPermission, TooNew, Busy. A home that does not exist yet reads as empty."""
         registry = cls(home, read_only=read_only)
         if not read_only:
-            try:
-                registry.home.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise NoPermission(
-                    f"{home} cannot be made: {error.strerror}", hint="choose another with --home"
-                ) from None
+            registry._make_home()
         elif registry._is_behind():
             registry._bring_up_to_date_elsewhere()
         if not read_only and not registry._is_current():
             registry.catch_up()
         return registry
+
+    def _make_home(self) -> None:
+        if not self.home.parent.exists() and self.home.as_posix().startswith(DRIVES):
+            raise NotFound(
+                f"{self.home.parent} is not there", hint="is the drive plugged in? else choose another --home"
+            )
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NoPermission(
+                f"{self.home} cannot be made: {error.strerror}", hint="choose another with --home"
+            ) from None
+        ballast.keep(self.home)
+
+    def _refuse_if_gone(self) -> None:
+        """Nothing is made in the place of a home that went away under us."""
+        if not self.home.is_dir():
+            raise NotFound(f"{self.home} is gone", hint="was a drive unplugged? nothing was changed")
 
     def _is_behind(self) -> bool:
         """Whether a reader would miss something: an index that is gone, or older than the manifests."""
@@ -102,7 +118,7 @@ class Registry:
         self.__dict__.pop("_db", None)
         try:
             Registry.open(self.home).close()
-        except (NoPermission, Busy, OSError) as error:
+        except (NoPermission, NoSpace, Busy, OSError) as error:
             logger.debug("the index is behind and stays so: %s", error)
 
     @cached_property
@@ -158,6 +174,7 @@ class Registry:
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that also changes manifests: `registry.index` explains the generation number."""
+        self._refuse_if_gone()
         if not self._is_current():
             self.catch_up()
         with self.transaction() as db:
@@ -166,6 +183,16 @@ class Registry:
             yield db
             if fresh:  # else somebody died with a change half made: the number stays unknown, the next open repairs
                 index.remember(db, number)
+
+    @contextmanager
+    def linking(self) -> Iterator[None]:
+        """Nobody else makes or removes names in UI folders meanwhile. The kernel frees a dead holder's. Raises Busy."""
+        with self._linking, locked(self.home / "links.lock", WAIT_FOR_LINKS) if not self._links else nullcontext():
+            self._links += 1
+            try:
+                yield
+            finally:
+                self._links -= 1
 
     @contextmanager
     def settled(self) -> Iterator[sqlite3.Connection]:
@@ -198,6 +225,7 @@ class Registry:
         `force` rewrites the rows of manifests that did not change, too.
         """
         number = index.current(self.at)
+        ballast.throw_off(self.home)
         with self.transaction() as db:
             if index.seen(db) is None or force:
                 journal.replay(db, self.home)
@@ -246,9 +274,10 @@ class Registry:
         return self.blobs.path(sha256.lower())
 
     def reserve(self, sha256: str | None, *, size: int, key: str | None = None) -> Partial:
-        """A partial for a download. Raises NoSpace."""
+        """A partial for a download. Raises NoSpace, NotFound when the home is gone."""
         from registry.partial import open_partial
 
+        self._refuse_if_gone()
         return open_partial(self.home / "partial", self.blobs, sha256=sha256, size=size, key=key)
 
     def add(

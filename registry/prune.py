@@ -337,7 +337,7 @@ def look(
         orphans=tuple((sha, s[0] if s[1] == 1 else 0, clock - s[2]) for sha, s in sizes.items() if sha not in named),
         partials=tuple(_partials(registry, clock)),
         leftovers=tuple(_leftovers(registry, clock)) if leftovers else (),
-        pictures=tuple(_sized(usage.tree_files(registry.home / "images"))),
+        pictures=tuple(_sized(p for p in usage.tree_files(registry.home / "images") if not p.name.startswith("."))),
         now=now,
     )
 
@@ -603,7 +603,7 @@ def _still_goes(registry: Registry, item: Item) -> bool:
         return False
     if item.kind == "partial":
         part = path.with_suffix(".part")
-        return not part.exists() or part in set(partial.stale(path.parent, older_than=DAY, now=time.time()))
+        return not part.exists() or part in set(partial.stale(path.parent, older_than=0, now=time.time()))
     if path.is_relative_to(registry.home / "tree"):
         name = path.relative_to(registry.home).as_posix()
         return not registry.rows("SELECT 1 FROM installed_file WHERE path = ?", (name,))

@@ -161,8 +161,9 @@ def is_same(path: Path, status: os.stat_result) -> bool:
 
 def remove(registry: Registry, plan: RemovalPlan, *, to_trash: bool, reason: str = "") -> RemovalReport:
     """Carry out a removal: names in UI folders, then rows and tree, then the manifest. Raises Busy."""
-    from registry import links
+    from registry import ballast, links
 
+    ballast.throw_off(registry.home)
     count = 0
     for start in range(0, len(plan.versions), CHUNK):
         chunk = plan.versions[start : start + CHUNK]
@@ -330,6 +331,9 @@ def restore(registry: Registry, entry: Trashed) -> None:
 
 def empty(registry: Registry, chosen: Sequence[Trashed]) -> int:
     """Delete these entries and the blobs nothing else needs; returns the bytes that frees."""
+    from registry import ballast
+
+    ballast.throw_off(registry.home)
     with registry.settled():
         for entry in chosen:
             entry.path.unlink(missing_ok=True)

@@ -235,15 +235,15 @@ def mend(registry: Registry, problems: Sequence[Problem]) -> tuple[list[Problem]
         elif problem.kind == "tree":
             _place_again(registry, problem)
             mended.append(problem)
-    if any(problem.kind == "link" for problem in problems):
+    rows = [problem for problem in problems if problem.kind == "index"]
+    shown = [problem for problem in problems if problem.kind == "link"]
+    if rows:
+        registry.catch_up(force=True)
+    if rows or shown:
         from registry import links
 
         links.repair(registry)
-        mended += [problem for problem in problems if problem.kind == "link"]
-    if any(problem.kind == "index" for problem in problems):
-        registry.catch_up(force=True)
-        mended += [problem for problem in problems if problem.kind == "index"]
-    return mended, fetch
+    return mended + rows + shown, fetch
 
 
 def set_aside(registry: Registry, sha256: str) -> Path | None:

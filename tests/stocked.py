@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ def put(
             creator=creator, parents=parents, source=source, installed_at=installed_at,
         )
     )  # fmt: skip
+    if installed_at:  # and not read since
+        blob = registry.blob_path(sha)
+        os.utime(blob, (datetime.fromisoformat(installed_at).timestamp(), blob.stat().st_mtime))
     return sha
 
 
@@ -79,25 +82,10 @@ def manifest(
     )
 
 
-def age(path: Path, days: float) -> None:
-    """Let a file look as if nobody had touched it for a while (its ctime cannot be set; see `rewind`)."""
-    moment = time.time() - days * 86400
-    os.utime(path, (moment, moment))
-
-
-def du(*paths: Path, links: bool = False) -> int:
-    """Allocated bytes as coreutils counts them, once per inode."""
-    given = [str(path) for path in paths if path.exists()]
-    if not given:
-        return 0
-    flags = ["-l"] if links else []
-    out = subprocess.run(["du", "-s", "-c", "-B1", *flags, *given], capture_output=True, text=True, check=True).stdout
-    return int(out.splitlines()[-1].split()[0])
-
-
-def files_du(root: Path) -> int:
-    """Allocated bytes of the files below a folder, by `find` and `stat`, once per inode; folders do not count."""
-    script = f"find '{root}' -type f -printf '%D:%i %b\\n' | sort -u | awk '{{ n += $2 * 512 }} END {{ print n + 0 }}'"
+def files_du(*roots: Path) -> int:
+    """Allocated bytes of the files below folders, by `find`, once per inode; folders do not count."""
+    names = " ".join(f"'{root}'" for root in roots if root.exists())
+    script = f"find {names} -type f -printf '%D:%i %b\\n' | sort -u | awk '{{ n += $2 * 512 }} END {{ print n + 0 }}'"
     return int(subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
 
 

@@ -80,7 +80,9 @@ def test_a_cut_off_line_of_the_journal_costs_that_line(home: Path) -> None:
     with Registry.open(home) as registry:
         registry.note(11, notes="after the cut")
     with journal.open("ab") as file:
-        file.write(b'not json\n[1]\n{"put": "nothing"}\n{"put": "user_note", "source": "x"}\n{"put": "queue", "ref": [1]}\n')
+        file.write(
+            b'not json\n[1]\n{"put": "nothing"}\n{"put": "user_note", "source": "x"}\n{"put": "queue", "ref": [1]}\n'
+        )
     drop_index(home)
     with Registry.open(home) as registry:
         item = registry.find("11")[0]
@@ -116,7 +118,7 @@ def test_a_manifest_written_by_a_process_that_died_is_indexed_at_the_next_open(h
     other = home / "manifests/civitai/5/51.json"
     data = json.loads(path.read_bytes())
     data["model"]["id"], data["version"]["id"] = 5, 51
-    data["tree"] = {number: "tree/LORA/SD 1.5/five/five.safetensors" for number in data["tree"]}
+    data["tree"] = dict.fromkeys(data["tree"], "tree/LORA/SD 1.5/five/five.safetensors")
     other.parent.mkdir()
     other.write_text(json.dumps(data))
     (home / "manifests/generation").write_text("somebody died")
@@ -199,7 +201,22 @@ def test_lists_read_no_manifest(home: Path) -> None:
 def test_text_of_a_person_is_never_search_syntax(home: Path) -> None:
     with Registry.open(home) as registry:
         put(registry, b"one", model="NEAR (miss) OR AND")
-        for text in ('"', "*", "a*", "NEAR(", "name:x", "AND", "-x", "^", "'", "%", "near miss", "(", "\x00", "ü" * 5000):
+        for text in (
+            '"',
+            "*",
+            "a*",
+            "NEAR(",
+            "name:x",
+            "AND",
+            "-x",
+            "^",
+            "'",
+            "%",
+            "near miss",
+            "(",
+            "\x00",
+            "ü" * 5000,
+        ):
             registry.installed(text=text)
             registry.find(text)
         assert [i.ref for i in registry.find("near miss")] == ["1@11"]

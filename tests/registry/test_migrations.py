@@ -16,7 +16,9 @@ from registry.migrations import MIGRATIONS, migrate
 
 
 def schema(db: sqlite3.Connection) -> dict[str, object]:
-    tables = [r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")]
+    tables = [
+        r[0] for r in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+    ]
     out: dict[str, object] = {name: [tuple(r)[1:] for r in db.execute(f"PRAGMA table_info({name})")] for name in tables}
     out["objects"] = sorted(
         (r[0], r[1]) for r in db.execute("SELECT name, tbl_name FROM sqlite_master WHERE type IN ('index', 'trigger')")

@@ -1,0 +1,37 @@
+"""A megabyte to throw off: on a disk that is full, even deleting needs some room, for the index's own log.
+
+The file is made while there is plenty of space, and given up at the beginning of a removal when there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+SIZE = 1 << 20
+LOW, PLENTY = 2 * SIZE, 3 * SIZE
+
+
+def path_of(home: Path) -> Path:
+    return home / "ballast"
+
+
+def keep(home: Path) -> None:
+    """Have it, where there is room."""
+    path = path_of(home)
+    with contextlib.suppress(OSError):
+        if not path.exists() and shutil.disk_usage(home).free > PLENTY:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                os.posix_fallocate(handle, 0, SIZE)
+            finally:
+                os.close(handle)
+
+
+def throw_off(home: Path) -> None:
+    """Give it up when the disk is full."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(home).free < LOW:
+            path_of(home).unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""Verify finds what is not as it should be, reads only what it must, and repairs without losing anybody's bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from stocked import put, sha256sum
+
+from registry import Registry, links, verify
+
+
+def edit(path: Path, data: bytes) -> None:
+    """As an editor that writes in place would."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def registry(home: Path) -> Registry:
+    registry = Registry.open(home)
+    for number in range(3):
+        put(registry, bytes([number]) * 5000, model_id=1 + number, version_id=11 + number, name=f"{number}.ckpt")
+    return registry
+
+
+def kinds(verdict: verify.Verdict) -> list[str]:
+    return sorted(problem.kind for problem in verdict.problems)
+
+
+def test_only_what_moved_is_read_again(registry: Registry) -> None:
+    with registry:
+        first = verify.check(registry)
+        assert (first.problems, first.versions, first.blobs, first.hashed) == ((), 3, 3, 0)
+        blob = registry.blob_path(registry.get(11).files[0].sha256)
+        os.utime(blob, (1, 1))
+        assert verify.check(registry).hashed == 1
+        assert verify.check(registry).hashed == 0  # it is remembered
+        every = verify.check(registry, every=True)
+        assert (every.hashed, every.hashed_bytes, every.problems) == (3, 15_000, ())
+        assert verify.check(registry, [("civitai", 12)], every=True).hashed == 1
+
+
+def test_changed_bytes_are_found_by_time_size_or_reading_them_all(registry: Registry) -> None:
+    with registry:
+        blob = registry.blob_path(registry.get(11).files[0].sha256)
+        edit(registry.get(11).files[0].path, b"edited in place")
+        assert kinds(verify.check(registry)) == ["blob"]
+        other = registry.blob_path(registry.get(12).files[0].sha256)
+        status = other.stat()
+        edit(other, b"!" * 5000)
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))  # bit rot moves no time
+        assert kinds(verify.check(registry)) == ["blob"]
+        assert kinds(verify.check(registry, every=True)) == ["blob", "blob"]
+        assert sha256sum(blob) != blob.name
+
+
+def test_bad_bytes_lose_the_name_but_are_kept(registry: Registry, tmp_path: Path) -> None:
+    with registry:
+        (tmp_path / "ui/models/loras").mkdir(parents=True)
+        links.add(registry, links.Ui("comfyui", "comfyui", tmp_path / "ui", kind="hardlink"))
+        links.apply(registry)
+        item = registry.get(11)
+        shown = next(
+            path for path in (tmp_path / "ui").rglob("*") if path.is_file() and path.samefile(item.files[0].path)
+        )
+        edit(shown, b"somebody's edit")
+        verdict = verify.check(registry)
+        fetch = verify.mend(registry, verdict.problems)[1]
+        assert [problem.ref for problem in fetch] == ["1@11"]
+        assert not registry.has(item.files[0].sha256)
+        assert [path.read_bytes() for path in (registry.home / "damaged").iterdir()] == [b"somebody's edit"]
+        data = bytes([0]) * 5000
+        with registry.reserve(item.files[0].sha256, size=len(data)) as partial:  # as a download would
+            partial.write(data)
+            partial.seal()
+        verify.restored(registry, item.files[0].sha256)
+        assert verify.check(registry, every=True).problems == ()
+        assert registry.get(11).files[0].path.read_bytes() == data == shown.read_bytes()
+
+
+def test_names_links_and_rows_are_put_right_without_a_hub(registry: Registry, tmp_path: Path) -> None:
+    with registry:
+        (tmp_path / "ui/models/loras").mkdir(parents=True)
+        links.add(registry, links.Ui("comfyui", "comfyui", tmp_path / "ui"))
+        links.apply(registry)
+        registry.get(11).files[0].path.unlink()
+        gone = next((tmp_path / "ui").rglob("1.ckpt"))
+        gone.unlink()
+        with registry.transaction() as db:
+            db.execute("DELETE FROM model_version WHERE version_id = 13")
+        verdict = verify.check(registry)
+        assert set(kinds(verdict)) == {"tree", "link", "index"}
+        assert verify.mend(registry, verdict.problems)[1] == []
+        assert verify.check(registry, every=True).problems == ()
+        assert gone.exists()
+        assert len(registry.installed()) == 3
+
+
+def test_missing_bytes_are_to_be_fetched(registry: Registry) -> None:
+    with registry:
+        registry.blob_path(registry.get(11).files[0].sha256).unlink()
+        verdict = verify.check(registry)
+        assert kinds(verdict) == ["missing"]
+        assert verify.mend(registry, verdict.problems) == ([], list(verdict.problems))
+
+
+def test_a_broken_header_is_a_problem_even_when_the_hub_has_it_so(registry: Registry) -> None:
+    with registry:
+        put(registry, b"\xff" * 100, model_id=7, version_id=71, name="x.safetensors")
+        assert kinds(verify.check(registry, [("civitai", 71)], every=True)) == ["header"]
+
+
+def test_reading_to_verify_is_no_use(registry: Registry) -> None:
+    with registry:
+        blob = registry.blob_path(registry.get(11).files[0].sha256)
+        os.utime(blob, (1_600_000_000, blob.stat().st_mtime))
+        verify.check(registry, every=True)
+        if os.stat in os.supports_follow_symlinks and hasattr(os, "O_NOATIME"):
+            assert blob.stat().st_atime == 1_600_000_000
