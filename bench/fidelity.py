@@ -44,10 +44,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--case", action="append", help="only cases whose name begins with this")
     parser.add_argument("--flavour", action="append", help="forge, a1111")
+    parser.add_argument("--recipes", type=Path, help="where the weights' recipes are, when not beside the folder")
     parser.add_argument("--full", action="store_true", help="the full-size checkpoint too")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    recipes = golden.recipes_of(asked.folder)
+    recipes = asked.recipes or golden.recipes_of(asked.folder)
     if recipes is None:
         print(f"no recipes/ beside {asked.folder}", file=sys.stderr)
         return 2

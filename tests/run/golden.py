@@ -188,9 +188,15 @@ class Case:
 
     @cached_property
     def blocks(self) -> list[str]:
-        """Infotexts, one a picture."""
-        text = (self.folder / "infotext.txt").read_text("utf-8")
-        return [block.strip("\n") for block in re.split(r"(?<=\S)\n[ \t]*\n(?=[^\n])", text) if block.strip()]
+        """Infotexts, one a picture: each ends with its settings line, a prompt may hold empty lines."""
+        blocks: list[str] = [""]
+        for line in (self.folder / "infotext.txt").read_text("utf-8").split("\n"):
+            if re.match(r"Steps: \d", blocks[-1].rpartition("\n")[2]):
+                if not line.strip():
+                    continue
+                blocks.append("")
+            blocks[-1] += ("\n" if blocks[-1] else "") + line
+        return [block for block in blocks if block.strip()]
 
     @cached_property
     def arrays(self) -> Mapping[str, Array]:
