@@ -161,7 +161,7 @@ def _header_problem(path: Path, name: str) -> str | None:
     try:
         header.read(path)
     except KnownError as error:
-        return f"not a safetensors file: {error.message}"
+        return f"not a safetensors file: {error.message.replace(f'`{path.name}` ', '')}"
     return None
 
 

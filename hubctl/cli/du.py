@@ -97,11 +97,12 @@ def _summary(library: Any, *, shown: int) -> None:
         f"\n{_out.size(total.on_disk)} on disk in {_out.plural(total.files, 'file')}"
         + (f" ({_out.plural(hidden, 'smaller group')} not shown)" if hidden else "")
     )
-    _out.say(f"  {_out.size(total.freeable)} would be free right after removing everything")
+    if total.freeable:
+        _out.say(f"  {_out.size(total.freeable)} is free as soon as it is removed")
     if total.linked:
-        _out.say(f"  {_out.size(total.linked)} is shown in UI folders, which would lose it")
+        _out.say(f"  {_out.size(total.linked)} is shown in UI folders, which lose it when it is removed")
     if total.elsewhere:
-        _out.say(f"  {_out.size(total.elsewhere)} would stay: folders hubctl did not link have the same files")
+        _out.say(f"  {_out.size(total.elsewhere)} stays even then: folders hubctl did not link have the same files")
     if library.beside:
         listed = ", ".join(f"{each.kind} {_out.size(each.on_disk)}" for each in library.beside)
         _out.say(f"beside models: {listed}")

@@ -139,45 +139,33 @@ def _locked(registry: Registry) -> Mapping[str, str]:
 
 
 class _Hub:
-    """Whether a version can be downloaded again now; hubs are opened when first asked."""
+    """Whether the hub has the very bytes of a version now; it is opened when first asked."""
 
     def __init__(self) -> None:
-        self._hubs: dict[str, Any] = {}
+        self._hub: Any = None
 
     def __call__(self, version: Any) -> str | None:
         from hubctl.errors import KnownError
 
+        if version.source == "local":
+            return "was made or found here: no hub has it"
         if _app.settings().offline:
             return "--offline: the hub was not asked"
         try:
-            hub = self._open(version.source)
-            if hub is None:
-                return f"comes from `{version.source}`, which is no hub here"
-            found = hub.version(version.version_id)
-            mode = (found.model or {}).get("mode")
+            self._hub = self._hub or _app.open_hub()
+            found = self._hub.version(version.version_id)
         except KnownError as error:
             return f"cannot be had again: {error.message}"
-        if mode:
+        if mode := (found.model or {}).get("mode"):
             return f"cannot be had again: {str(mode).lower()} on the hub"
         if found.usage_control not in (None, "Download"):
             return "cannot be had again: its creator disabled downloads"
         served = {file.sha256 for file in found.files}
-        missing = [sha for sha in version.blobs if sha not in served]
-        return "the hub has other bytes now" if missing else None
-
-    def _open(self, source: str) -> Any:
-        from hubctl import install
-
-        if source not in self._hubs:
-            settings = _app.settings()
-            known = source in settings.hubs or source in settings.hub_names
-            self._hubs[source] = install.open_hub(settings, name=source) if known else None
-        return self._hubs[source]
+        return None if set(version.blobs) <= served else "the hub has other bytes now"
 
     def close(self) -> None:
-        for hub in self._hubs.values():
-            if hub is not None:
-                hub.close()
+        if self._hub is not None:
+            self._hub.close()
 
 
 def _show(plan: PrunePlan, policy: Policy, *, dry_run: bool) -> None:

@@ -70,7 +70,7 @@ def _left(entry: Any, days: int) -> str:
     left = (entry.expires_at(days) - datetime.now(UTC)).total_seconds()
     if left <= 0:
         return "due: the next prune deletes it"
-    return _out.plural(int(left // 86400), "day") if left >= 86400 else f"{max(1, int(left // 3600))} h"
+    return _out.plural(round(left / 86400), "day") if left >= 86400 else f"{max(1, round(left / 3600))} h"
 
 
 @app.command("restore")

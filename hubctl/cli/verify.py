@@ -110,9 +110,8 @@ def _fetch(registry: Registry, problem: Problem) -> bool:
     ]
     if not rows or settings.offline:
         return False
-    known = problem.source in settings.hubs or problem.source in settings.hub_names
     try:
-        with install.open_hub(settings, name=problem.source if known else None) as hub, _progress.downloads() as bars:
+        with _app.open_hub() as hub, _progress.downloads() as bars:
             found = install.resolve(problem.ref, hub)
             plan = install.plan(problem.ref, hub, registry, settings, found=found, file_id=rows[0].file_id)
             if plan.file.sha256 != problem.sha256:
