@@ -20,6 +20,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ OPEN_CLIP = {
     "refiner": "conditioner.embedders.0.model.",
 }
 SCALING = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025, "refiner": 0.13025}
+READERS = 2  # tensors converted side by side: each is a moment of double memory
 INPUTS = {4: "", 9: "inpaint"}  # channels of the first convolution that this runner knows how to fill
 Shape = Callable[[str], tuple[int, ...] | None]
 
@@ -213,20 +215,23 @@ def _fill(
     module: nn.Module, weights: Weights, part_of: Callable[[str], Part], device: torch.device, dtype: torch.dtype,
     what: str,
 ) -> Any:  # fmt: skip
-    """Give every tensor of a module its weights, one at a time. Raises RunError for what lacks or does not fit."""
-    state: dict[str, Tensor] = {}
-    lost = []
-    for target, empty in module.state_dict().items():
-        part = part_of(target)
-        if part.name not in weights:
-            lost += [] if target.endswith("position_ids") else [part.name]
-            continue
-        state[target] = _fitting(_piece(weights, part, device, dtype), empty, part.name, weights.path, what)
+    """Give every tensor of a module its weights, a few at a time. Raises RunError for what lacks or does not fit."""
+    parts = {target: part_of(target) for target in module.state_dict()}
+    lost = [p.name for target, p in parts.items() if p.name not in weights and not target.endswith("position_ids")]
     if lost:
         raise RunError(
             f"the {what} of `{weights.path.name}` lacks {len(lost)} tensors, `{lost[0]}` among them",
             hint="the file is incomplete: install it again, or choose another version",
         )
+    wanted = [(target, empty) for target, empty in module.state_dict().items() if parts[target].name in weights]
+
+    def one(entry: tuple[str, Tensor]) -> Tensor:
+        part = parts[entry[0]]
+        return _fitting(_piece(weights, part, device, dtype), entry[1], part.name, weights.path, what)
+
+    with ThreadPoolExecutor(READERS) as pool:  # converting is mostly the memory's work, and torch lets go of the lock
+        tensors = pool.map(one, wanted)
+        state = {target: tensor for (target, _), tensor in zip(wanted, tensors, strict=True)}
     module.load_state_dict(state, strict=False, assign=True)
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:  # position_ids and the like: a range, never stored
