@@ -217,7 +217,7 @@ def add_need(root: Path, need: Need) -> None:
     if extras:
         value = tomlkit.inline_table()
         value.update({"ref": need.ref, **extras})
-    document["models"][need.name] = value  # type: ignore[index]
+    document["models"][need.name] = value
     write_atomic(path, tomlkit.dumps(document).encode())
 
 

@@ -93,9 +93,9 @@ def _install(missing: list[Step], registry: Registry, progress: str) -> None:
                 problems.append((step.entry.name, error))
         carry_out(plans, hub, registry, progress, many=len(plans) > 1, silent=True)
     if problems:
-        for name, error in problems:
-            _out.warn(f"{name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-        details = [{"name": name, "error": error.to_json()} for name, error in problems]
+        for name, problem in problems:
+            _out.warn(f"{name}: {problem.message}" + (f" ({problem.hint})" if problem.hint else ""))
+        details = [{"name": name, "error": problem.to_json()} for name, problem in problems]
         raise PartialBatch(f"{len(problems)} of {len(missing)} could not be had", details={"failures": details})
 
 

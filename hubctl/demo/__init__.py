@@ -176,14 +176,15 @@ def _meta(p: GenerationParameters, example: Example) -> Iterator[tuple[str, Any]
             ],
         )
         return
-    hashes, resources = {}, []
+    hashes: dict[str, str] = {}
+    resources: list[dict[str, Any]] = []
     for r in p.resources:
         kind = HUB_TYPES.get(r.kind, r.kind)
         if kind == "model":
             yield from (("Model", r.name), ("Model hash", r.hash))
-        resources.append(
-            {"type": kind, "name": r.name, "hash": r.hash} | ({"weight": r.weight} if kind == "lora" else {})
-        )
+        resources.append({"type": kind, "name": r.name, "hash": r.hash})
+        if kind == "lora":
+            resources[-1]["weight"] = r.weight
         if r.hash:
             hashes["model" if kind == "model" else "vae" if kind == "vae" else f"{kind}:{r.name}"] = r.hash
     yield from (("hashes", hashes), ("resources", resources))

@@ -21,7 +21,7 @@ from hubctl.run import runner
 def parameters_of(example: Example, folder: Path) -> GenerationParameters:
     """A recipe as parameters, its files named and hashed as a WebUI would."""
     sampler, _ = sampler_name(example.sampler)
-    names = [("checkpoint", f"{example.checkpoint}.safetensors", None)]
+    names: list[tuple[str, str, float | None]] = [("checkpoint", f"{example.checkpoint}.safetensors", None)]
     if "<lora:thnos:" in example.prompt:
         weight = float(example.prompt.rpartition("<lora:thnos:")[2].partition(">")[0])
         names.append(("lora", "thnos.safetensors", weight))
