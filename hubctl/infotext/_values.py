@@ -126,7 +126,7 @@ def parse_json(text: str) -> Any:
         return None
 
 
-_STRING_OR_UNDEFINED = re.compile(r'"(?:[^"\\]++|\\.)*+"|\bundefined\b', re.DOTALL)
+_STRING_OR_UNDEFINED = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|\bundefined\b', re.DOTALL)
 
 
 def _undefined_to_null(text: str) -> str:
@@ -176,16 +176,11 @@ def merge_versions(resources: Iterable[ResourceRef]) -> tuple[ResourceRef, ...]:
 
 def _without_echoes(resources: list[ResourceRef]) -> list[ResourceRef]:
     """The hub's parser cuts "lora:style-000001" at the dash and lists the tail as a second file of the same hash."""
-    whole: dict[tuple[str, str], list[str]] = {}
+    tails: set[tuple[str, str | None, str]] = set()
     for resource in resources:
-        if resource.hash and resource.name:
-            whole.setdefault((resource.kind, resource.hash), []).append(resource.name)
-    return [
-        r
-        for r in resources
-        if r.weight is not None
-        or not any(name.endswith(f"-{r.name}") for name in whole.get((r.kind, r.hash or ""), ()))
-    ]
+        parts = (resource.name or "")[:512].split("-", 8) if resource.hash else []
+        tails |= {(resource.kind, resource.hash, "-".join(parts[at:])) for at in range(1, len(parts))}
+    return [r for r in resources if r.weight is not None or (r.kind, r.hash, r.name) not in tails]
 
 
 def hash_warning(named: Mapping[str, Any]) -> tuple[str, ...]:

@@ -212,8 +212,11 @@ def read_settings(line: str) -> dict[str, Any]:
     """`key: value, …` → dict in order. Values are strings, or objects and lists where JSON was written bare."""
     settings: dict[str, Any] = {}
     position, bad_json = 0, 0
+    colon = line.find(":")
     while position < len(line) and len(settings) < MAX_SETTINGS:
-        colon, comma = line.find(":", position), line.find(",", position)
+        if 0 <= colon < position:
+            colon = line.find(":", position)
+        comma = line.find(",", position)
         if colon < 0 or 0 <= comma < colon:  # a word without a value: written when key and value are equal
             end = comma if comma >= 0 else len(line)
             word = line[position:end].strip()

@@ -24,6 +24,7 @@ from hubctl.infotext.embedded import Embedded
 from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, ResourceRef, sampler_name, schedule_name
 
 MAX_DEPTH = 200  # links followed from one node to the next
+MAX_HOPS = 60_000  # links followed in all; real graphs take some thousands
 MAX_WARNINGS = 12
 MAX_SAMPLERS = 100
 MAX_PROMPT = 1024 * 1024  # characters; joins of joins double in size
@@ -118,6 +119,8 @@ def parse_graph(prompt: Mapping[str, Any] | None, workflow: Mapping[str, Any] | 
     samplers = walk.samplers()
     chain = walk.saved_chain(samplers)
     passes = {node.id: walk.read_sampler(node) for node in samplers}
+    if walk.tangled:
+        walk.warnings.append("The graph is too tangled to follow every link; it was read in part.")
     raw: dict[str, Any] = {
         "samplers": [passes[node.id].to_json() for node in samplers],
         "models": _models(graph, workflow),
@@ -163,9 +166,11 @@ def _models(graph: Graph, workflow: Mapping[str, Any] | None) -> list[dict[str, 
         for model in models if isinstance(models, list) else ():
             if isinstance(model, Mapping) and isinstance(model.get("name"), str):
                 found.setdefault(model["name"], {key: model.get(key) for key in ("name", "directory", "url")})
+    stems = {v.stem(name) for name in found}
     for resource in _loaded(graph):
         for name in (resource.name, resource.air):
-            if name and not any(v.stem(known) == name for known in found):
+            if name and name not in stems:
+                stems.add(name)
                 found[name] = {"name": name, "directory": resource.kind, "url": None}
     return list(found.values())
 
@@ -375,7 +380,13 @@ class _Walk:
         self._texts: dict[tuple[str, str], str | None] = {}
         self._text_depth = 0
         self._role = "positive"
+        self._hops = MAX_HOPS
+        self._choosing = 0
         self.sizes: dict[str, tuple[int | None, int | None]] = {}  # of the latents that passes start from
+
+    @property
+    def tangled(self) -> bool:
+        return self._hops < 0
 
     def warn(self, what: str, node: Node) -> None:
         sentence = f"{what} could not be read: node {node.type[:80]} (#{node.id[:40]}) is not understood."
@@ -388,7 +399,8 @@ class _Walk:
         """The node a link leads to, through reroutes and switches."""
         for _ in range(MAX_DEPTH):
             found = self.graph.get(value.node) if isinstance(value, Link) else None
-            if found is None:
+            self._hops -= 1
+            if found is None or self._hops < 0:
                 return None
             onward = self._passes_on(found)
             if onward is None:
@@ -405,7 +417,11 @@ class _Walk:
         if not any(word in kind for word in ("switch", "selector", "branch", "ifelse")):
             return None
         live = [(n, link) for n, link in links.items() if n not in _SWITCHES and link.node in self.graph]
-        choice = next((self.value(node, name) for name in _SWITCHES if name in node.inputs), None)
+        choice = None
+        if self._choosing < 8:  # a switch's number may come through switches
+            self._choosing += 1
+            choice = next((self.value(node, name) for name in _SWITCHES if name in node.inputs), None)
+            self._choosing -= 1
         if isinstance(choice, bool):
             names = (
                 ("on_true", "true", "if_true", "tt_value") if choice else ("on_false", "false", "if_false", "ff_value")
@@ -596,6 +612,7 @@ class _Walk:
     def read_model(self, value: Any, found: Pass) -> None:
         waiting: list[Any] = [value]
         seen: set[str] = set()
+        stacked: set[str] = set()
         while waiting and len(seen) < MAX_DEPTH:
             node = self.node(waiting.pop(0))
             if node is None or node.id in seen:
@@ -607,6 +624,9 @@ class _Walk:
             ]
             for stack in stacks:
                 for step in self._along(stack, ("lora_stack", "optional_lora_stack", "prev_lora")):
+                    if step.id in stacked:
+                        break
+                    stacked.add(step.id)
                     networks[:0] = self._loras(step)
             found.networks[:0] = networks  # the walk goes from the sampler up; LoRAs are listed as they are applied
             name = self.value(node, *_CHECKPOINT_INPUTS) if not _is_adapter_loader(node) else None

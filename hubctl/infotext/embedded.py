@@ -28,6 +28,7 @@ from hubctl.errors import NoParameters, NotFound
 from hubctl.infotext._values import parse_object
 
 MAX_TEXT = 16 * 1024 * 1024  # one text, after inflating
+MAX_INFLATED = 4 * MAX_TEXT  # all compressed texts of a file together
 MAX_TEXTS = 256
 MAX_CHUNKS = 200_000
 MAX_STEALTH_PIXELS = 40_000_000
@@ -77,6 +78,7 @@ class _Collector:
         self.width: int | None = None
         self.height: int | None = None
         self.has_alpha = False
+        self.inflated = 0
 
     def add(self, name: str, text: str) -> None:
         if not text.strip("\0 \r\n\t") or len(self.texts) >= MAX_TEXTS:
@@ -262,11 +264,16 @@ def decode_user_comment(data: bytes, *, big_endian: bool) -> str:
 def _inflate(data: bytes, found: _Collector, *, wbits: int = zlib.MAX_WBITS) -> bytes:
     """At most MAX_TEXT inflated bytes; broken streams give what could be read."""
     inflater = zlib.decompressobj(wbits)
+    room = min(MAX_TEXT, MAX_INFLATED - found.inflated)
+    if room <= 0:
+        found.warn("The compressed texts are longer than 64 MiB together; the rest was not read.")
+        return b""
     try:
-        out = inflater.decompress(data, MAX_TEXT)
+        out = inflater.decompress(data, room)
     except zlib.error:
         found.warn("A compressed text is damaged and was not read.")
         return b""
+    found.inflated += len(out)
     if inflater.unconsumed_tail:
         found.warn("A compressed text was longer than 16 MiB when inflated; the rest was not read.")
     return out

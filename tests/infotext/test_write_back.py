@@ -20,6 +20,7 @@ PROMPTS = st.text(
 WEIGHTS = st.integers(-20, 30).map(lambda tenths: tenths / 10)
 # ids that mean the same in ComfyUI; A1111's "uniform" is its "normal"
 SCHEDULES = st.sampled_from(["karras", "exponential", "sgm_uniform", "normal", "simple", "beta", "kl_optimal"])
+UPSCALERS = ["Latent", "Latent (nearest-exact)", "Latent (bicubic)", "4x-UltraSharp", "nameless", "Lanczos"]
 SIZES = st.integers(8, 256).map(lambda eighths: 8 * eighths)
 
 
@@ -29,7 +30,7 @@ def hires(draw: st.DrawFn, sampler: str, schedule: str) -> Hires:
     return Hires(
         upscale=draw(st.sampled_from([1.25, 1.5, 2.0, 3.0])),
         steps=draw(st.none() | st.integers(1, 100)),
-        upscaler=draw(st.sampled_from(["Latent", "Latent (nearest-exact)", "Latent (bicubic)", "4x-UltraSharp", "Lanczos"])),
+        upscaler=draw(st.sampled_from(UPSCALERS)),
         denoise=draw(st.integers(1, 10)) / 10,
         sampler=draw(st.none() | other),
         schedule=draw(st.none() | SCHEDULES.filter(lambda name: name != schedule)),
@@ -121,10 +122,13 @@ def test_written_text_says_the_same_and_is_stable(before: GenerationParameters) 
     assert again == after
 
 
-webui_words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="﻿\x85"), max_size=80)  # fmt: skip
-webui_line = webui_words.map(str.strip).filter(
-    lambda line: not line.lower().startswith(("negative prompt:", "steps:", "template:", "negative template:", "parameters"))
-)  # fmt: skip
+webui_characters = st.characters(
+    codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"], exclude_characters="\ufeff\x85"
+)
+READ_APART = ("negative prompt:", "steps:", "template:", "negative template:", "parameters")
+webui_line = (
+    st.text(webui_characters, max_size=80).map(str.strip).filter(lambda line: not line.lower().startswith(READ_APART))
+)
 webui_prompt = st.lists(webui_line, min_size=1, max_size=4).map("\n".join).map(str.strip)
 
 
@@ -141,7 +145,7 @@ webui_prompt = st.lists(webui_line, min_size=1, max_size=4).map("\n".join).map(s
     ),
 )  # fmt: skip
 def test_what_the_webui_writes_comes_back_to_the_byte(prompt: str, negative: str, values: dict[str, str]) -> None:
-    """The WebUI strips the whole text, leaves empty negatives out and quotes values with a comma, colon or line break."""
+    """The WebUI strips the text, leaves empty negatives out, quotes values with a comma, colon or line break."""
     values = {key: value for key, value in values.items() if value and value != key and value[0] not in '"{['}
     quoted = {k: json.dumps(x, ensure_ascii=False) if any(c in x for c in ",\n:") else x for k, x in values.items()}
     line = ", ".join(["Steps: 20", *(f"{key}: {value}" for key, value in quoted.items())])
@@ -176,7 +180,9 @@ def test_a_novelai_picture_as_text() -> None:
 
 
 def test_embeddings_are_marked_for_comfy_and_plain_for_others() -> None:
-    p = a1111.parse("a cat\nNegative prompt: easyneg, easynegative\nSteps: 20, Sampler: Euler, TI hashes: \"easyneg: c74b4e810b03\"")  # fmt: skip
+    p = a1111.parse(
+        'a cat\nNegative prompt: easyneg, easynegative\nSteps: 20, Sampler: Euler, TI hashes: "easyneg: c74b4e810b03"'
+    )
     texts = [n["inputs"]["text"] for n in comfy.write(p).values() if n["class_type"] == "CLIPTextEncode"]
     assert texts == ["a cat", "embedding:easyneg, easynegative"]
     back = infotext.parse(json.dumps(comfy.write(p)))
