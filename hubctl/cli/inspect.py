@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +15,13 @@ from hubctl.cli import _flags, _out
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hubctl.parameters import GenerationParameters
+    from hubctl.parameters import GenerationParameters, Hires, ResourceRef
 
 PICKLED = {"ckpt", "pt", "pickle", "bin"}
 TOUCHES = {"unet": "denoiser", "text_encoder": "text encoder", "vae": "VAE", "conv": "convolutions"}
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".heic", ".tif", ".tiff"}
+PICTURES = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".gif", ".heic", ".heif", ".tif", ".tiff"}
+FORMS = ("a1111", "comfy", "json")
+MAX_STDIN = 256 * 1024 * 1024
 MODELS = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
 
 
@@ -46,7 +49,10 @@ def inspect(
     """
     from hubctl.errors import KnownError
 
-    if len(paths) > 1 or Path(paths[0]).is_dir():
+    several = len(paths) > 1 or Path(paths[0]).is_dir()
+    if as_ is not None:
+        _check_form(as_, several)
+    if several:
         failed = 0
         for path in _files(paths):
             try:
@@ -75,7 +81,10 @@ def _files(paths: list[str]) -> Iterator[Path]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            yield from (each for each in sorted(path.rglob("*")) if _is_ours(each) and each.is_file())
+            for folder, inner, names in os.walk(path):  # a folder at a time, however large the tree
+                inner.sort()
+                files = (Path(folder, name) for name in sorted(names))
+                yield from (each for each in files if _is_ours(each) and each.is_file())
         else:
             yield path
 
@@ -116,9 +125,13 @@ def _is_model(path: Path) -> bool:
 
 def _parameters(path: Path | str) -> GenerationParameters:
     from hubctl import infotext
+    from hubctl.errors import UsageError
 
     if path == "-":
-        return infotext.parse(sys.stdin.read(4 * 1024 * 1024))
+        data = sys.stdin.buffer.read(MAX_STDIN + 1)
+        if len(data) > MAX_STDIN:
+            raise UsageError(f"more than {_out.size(MAX_STDIN)} on stdin", hint="give the file's name instead")
+        return infotext.parse(infotext.read(data))
     return infotext.parse(infotext.read(Path(path)))
 
 
@@ -181,18 +194,24 @@ def _known(data: dict[str, Any]) -> dict[str, Any]:
     return known
 
 
+def _check_form(kind: str, several: bool) -> None:
+    from hubctl.errors import UsageError
+
+    if kind not in FORMS:
+        raise UsageError(f"`--as {kind}` is not known", hint=f"one of: {', '.join(FORMS)}")
+    if several:
+        raise UsageError("`--as` writes one picture at a time", hint="without it, each line has all the settings")
+
+
 def _written(path: str, kind: str) -> str:
     from hubctl import infotext
-    from hubctl.errors import UsageError
 
     parameters = _parameters(path if path == "-" else Path(path))
     if kind == "a1111":
         return infotext.a1111.write(parameters)
     if kind == "comfy":
         return json.dumps(infotext.comfy.write(parameters), ensure_ascii=False, indent=2)
-    if kind == "json":
-        return json.dumps(parameters.to_json(), ensure_ascii=False, indent=2)
-    raise UsageError(f"`--as {kind}` is not known", hint="one of: a1111, comfy, json")
+    return json.dumps(parameters.to_json(), ensure_ascii=False, indent=2)
 
 
 def one_line(parameters: GenerationParameters) -> str:
@@ -223,16 +242,19 @@ def _show_picture(data: dict[str, Any], full: bool) -> None:
 
     p = GenerationParameters.from_json(data["parameters"])
     program = " ".join(filter(None, (p.generator.name, p.generator.version)))
-    hires = ", ".join(f"{k} {v}" for k, v in p.hires.to_json().items() if v is not None) if p.hires else None
+    hires = _second_pass(p.hires) if p.hires else None
     _out.facts(
         [
             ("prompt", p.prompt),
             ("negative", p.negative_prompt),
             ("settings", one_line(p)),
+            ("guidance", p.distilled_cfg),
             ("denoise", p.denoise),
+            ("variation", _variation(p)),
             ("hires", hires),
             ("made by", program),
-            *((r.kind, _resource(r.to_json())) for r in p.resources),
+            *((r.kind.replace("_", " "), _resource(r.to_json())) for r in p.resources if not _is_refiner(p, r)),
+            ("refiner", _refined(p)),
         ]
     )
     if full and p.raw:
@@ -242,8 +264,46 @@ def _show_picture(data: dict[str, Any], full: bool) -> None:
         _out.warn(warning)
 
 
+def _second_pass(hires: Hires) -> str:
+    """`×1.5 with 4x-UltraSharp, 12 steps, denoise 0.4`"""
+    from hubctl.parameters import sampler_label, schedule_label
+
+    scale = f"×{hires.upscale:g}" if hires.upscale is not None else ""
+    size = f"{hires.width or 'auto'}×{hires.height or 'auto'}" if hires.width or hires.height else ""
+    sampler = sampler_label(hires.sampler) if hires.sampler else ""
+    parts = [
+        " ".join(filter(None, (scale or size, f"with {hires.upscaler}" if hires.upscaler else ""))),
+        f"{hires.steps} steps" if hires.steps is not None else "",
+        f"denoise {hires.denoise:g}" if hires.denoise is not None else "",
+        " ".join(filter(None, (sampler, schedule_label(hires.schedule) if hires.schedule else ""))),
+        f"CFG {hires.cfg_scale:g}" if hires.cfg_scale is not None else "",
+        f"checkpoint {hires.checkpoint}" if hires.checkpoint else "",
+        "a prompt of its own" if hires.prompt or hires.negative_prompt else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _variation(p: GenerationParameters) -> str | None:
+    if not p.subseed_strength:
+        return None
+    return f"{p.subseed_strength:g} of seed {p.subseed}" if p.subseed is not None else f"{p.subseed_strength:g}"
+
+
+def _is_refiner(p: GenerationParameters, resource: ResourceRef) -> bool:
+    return p.refiner is not None and resource.name == p.refiner.checkpoint
+
+
+def _refined(p: GenerationParameters) -> str | None:
+    if p.refiner is None:
+        return None
+    at = f" from {p.refiner.switch_at:.0%}" if p.refiner.switch_at is not None else ""
+    return f"{p.refiner.checkpoint or '–'}{at}" + (f"  ({p.refiner.hash})" if p.refiner.hash else "")
+
+
 def _resource(r: dict[str, Any]) -> str:
     weight = f" at {r['weight']:g}" if r["weight"] is not None else ""
+    if r["weight_te"] not in (None, r["weight"]):
+        weight += f" (text encoder {r['weight_te']:g})"
     ids = ", ".join(text for text in (r["hash"], f"version {r['version_id']}" if r["version_id"] else None) if text)
     return f"{r['name'] or '–'}{weight}" + (f"  ({ids})" if ids else "")
 

@@ -36,7 +36,7 @@ def hires(draw: st.DrawFn, sampler: str, schedule: str) -> Hires:
         schedule=draw(st.none() | SCHEDULES.filter(lambda name: name != schedule)),
         prompt=draw(st.none() | st.just("another prompt")),
         negative_prompt=draw(st.none() | st.just("another negative")),
-        cfg_scale=draw(st.none() | st.just(3.25)),
+        cfg_scale=draw(st.none() | st.just(33.25)),
     )  # fmt: skip
 
 
