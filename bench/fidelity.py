@@ -84,6 +84,8 @@ def run(asked: argparse.Namespace, files: golden.Files) -> list[golden.Report]:
                 reports.append(report)
                 if not asked.json:
                     print("| " + " | ".join(row(report)) + " |", flush=True)
+                for name in report.unknown:
+                    print(f"  {report.case}: setting `{name}` is not read here", file=sys.stderr)
                 for problem in report.problems:
                     print(f"  {report.case} {flavour}: {problem}", file=sys.stderr)
     return reports

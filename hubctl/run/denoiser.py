@@ -7,6 +7,7 @@ It counts its calls: prompt timelines, skipped guidance and the refiner's switch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,12 +201,12 @@ class Denoiser:
 
     def _denoised(self, x: Tensor, out: Tensor, level: float, t: float) -> Tensor:
         if self.model.prediction == "v":
-            return x / (level**2 + 1) - out * level / (level**2 + 1) ** 0.5
+            return x / (level**2 + 1) - out * (level / math.sqrt(level**2 + 1))
         denoised = x - level * out
         if self.lcm and not self.table.quantize:
             scaled = t * 10
             skip = 0.25 / (scaled**2 + 0.25)
-            return scaled / (scaled**2 + 0.25) ** 0.5 * denoised + skip * x
+            return scaled / math.sqrt(scaled**2 + 0.25) * denoised + skip * x
         return denoised
 
     # --- guidance ---

@@ -242,7 +242,7 @@ class Encoder:
         if self.model.family == "sd2":
             deep = 1 + skip if self.forge else 2
             return norm(hidden[-min(deep, len(hidden))])  # type: ignore[no-any-return]
-        return last if skip == 1 else norm(hidden[-min(skip, len(hidden))])  # type: ignore[no-any-return]
+        return last if skip == 1 else norm(hidden[-min(skip, len(hidden))])
 
     def _emphasise(self, z: Tensor, weights: Tensor, counts: Tensor, text: Any) -> Tensor:
         """Weights into vectors; "Original" then restores the batch's mean, each text counted as often as it occurs."""

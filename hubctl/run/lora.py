@@ -311,7 +311,7 @@ def _dora(w: Tensor, raw: Tensor, magnitude: Tensor, forge: bool) -> Tensor:
     rows = magnitude.numel() == w.shape[0] and magnitude.shape[0] == w.shape[0] != 1
     if rows and (forge or magnitude.ndim == 1):
         source = changed if magnitude.ndim == 1 else w  # PEFT's vector is meant for the changed rows
-        norm = source.flatten(1).norm(dim=1).reshape(-1, 1, *tail) + eps
+        norm: Tensor = source.flatten(1).norm(dim=1).reshape(-1, 1, *tail) + eps
         return changed * (magnitude.reshape(norm.shape) / norm) - w
     norm = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *tail) + eps
     return changed * (magnitude.reshape((-1, 1, *tail) if rows else norm.shape) / norm) - w

@@ -85,7 +85,7 @@ def enlarge(hires: HiresPlan, model: Model, decoder: Model, latent: Tensor) -> T
 
 
 def _enlarge_image(image: Image.Image, hires: HiresPlan, device: torch.device) -> Image.Image:
-    """By way of a multiple of 8, as every upscaler of the WebUI ("Lanczos", "Nearest", models); "None" goes straight."""
+    """By way of a multiple of 8, as every upscaler of the WebUI; "None" goes straight."""
     target = (hires.width, hires.height)
     if hires.upscaler_path:
         from hubctl.run.upscale import upscale

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -442,7 +442,7 @@ def _seeds(plan: RunPlan, turn: int) -> tuple[list[int], list[int]]:
 
 
 def _set_tiling(model: loader.Model, on: bool) -> None:
-    mode = "circular" if on else "zeros"
+    mode: Literal["circular", "zeros"] = "circular" if on else "zeros"
     for root in (model.unet, model.vae):
         for module in root.modules() if root is not None else ():
             if isinstance(module, torch.nn.Conv2d) and module.padding_mode != mode:

@@ -43,7 +43,7 @@ def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> tuple
 
 
 def _churned(x: Tensor, sigma: Tensor, n: int, noise: Noise, churn: dict[str, float]) -> tuple[Tensor, Tensor]:
-    """Add `s_churn` noise before a step. With churn the draw is made even where it is thrown away (outside tmin–tmax)."""
+    """Add `s_churn` noise before a step; with churn a draw is made even where it is thrown away (outside tmin–tmax)."""
     if not churn.get("s_churn"):
         return x, sigma
     s_churn, s_noise = churn.get("s_churn", 0.0), churn.get("s_noise", 1.0)
@@ -275,8 +275,8 @@ def sample_dpmpp_sde(
 
 
 def sample_dpmpp_2m_sde(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, eta: float = 1.0, s_noise: float = 1.0,
-    solver: str = "midpoint", **_: Any,
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, eta: float = 1.0,
+    s_noise: float = 1.0, solver: str = "midpoint", **_: Any,
 ) -> Tensor:  # fmt: skip
     """DPM-Solver++(2M) SDE, midpoint or Heun form."""
     n = len(sigmas) - 1
@@ -417,8 +417,8 @@ def sample_dpm_fast(
 
 
 def dpm_fast(
-    denoise: Denoise, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, n: int, *, noise: Noise, on_step: OnStep = ignore,
-    eta: float = 1.0, s_noise: float = 1.0, **_: float,
+    denoise: Denoise, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, n: int, *, noise: Noise,
+    on_step: OnStep = ignore, eta: float = 1.0, s_noise: float = 1.0, **_: float,
 ) -> Tensor:  # fmt: skip
     """DPM-Solver-fast: third-order steps and what is left over in lower orders; n evaluations in all."""
     t_start, t_end = -sigma_max.log(), -sigma_min.log()
@@ -448,9 +448,9 @@ def dpm_fast(
 
 
 def dpm_adaptive(
-    denoise: Denoise, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, n: int = 0, *, noise: Noise, on_step: OnStep = ignore,
-    eta: float = 1.0, s_noise: float = 1.0, order: int = 3, rtol: float = 0.05, atol: float = 0.0078, h_init: float = 0.05,
-    **_: float,
+    denoise: Denoise, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, n: int = 0, *, noise: Noise,
+    on_step: OnStep = ignore, eta: float = 1.0, s_noise: float = 1.0, order: int = 3, rtol: float = 0.05,
+    atol: float = 0.0078, h_init: float = 0.05, **_: float,
 ) -> Tensor:  # fmt: skip
     """DPM-Solver-12 or -23 with a PID step-size controller; the number of evaluations varies."""
     t_end = -sigma_min.log()
@@ -615,7 +615,7 @@ def sample_ipndm_v(
 
 
 def _unequal_weights(h: float, h1: float = 0, h2: float = 0, h3: float = 0) -> list[float]:
-    """Adams–Bashforth weights for the last steps h, h1, h2, h3; the third term is not quite Lagrange's, and meant so."""
+    """Adams–Bashforth weights for the last steps h, h1, h2, h3; the third term is not Lagrange's, as in the WebUI."""
     if not h1:
         return [1.0]
     first, second = (2 + h / h1) / 2, -(h / h1) / 2

@@ -229,6 +229,10 @@ class Case:
     # --- what decides which rules and tolerances hold ---
 
     @property
+    def adaptive(self) -> bool:
+        return self.params.get("sampler_name") == "DPM adaptive"
+
+    @property
     def forge_only(self) -> str | None:
         """Why the `a1111` arrays are Forge's own rule, if they are: that flavour restores three other places only."""
         p, o = self.params, self.opts
@@ -241,6 +245,7 @@ class Case:
             ("SDXL clip skip", "sdxl" in str(self.data.get("model")) and int(o.get("CLIP_stop_at_last_layers", 1)) > 2),
             ("downcast", o.get("use_downcasted_alpha_bar")),
             ("DDIM CFG++ scale", p.get("sampler_name") == "DDIM CFG++"),
+            ("AND without guidance", " AND " in str(p.get("prompt")) and _unguided(p, o)),
             ("hires CFG", p.get("enable_hr") and p.get("hr_cfg", p.get("cfg_scale")) != p.get("cfg_scale")),
         ):
             if applies:
@@ -249,14 +254,17 @@ class Case:
 
     def tolerance(self, flavour: str) -> tuple[float, int | None]:
         """(latents, pixels) of the set's table; zero-terminal-SNR counts relative to the largest latent."""
-        sampler = str(self.params.get("sampler_name"))
-        if sampler == "DPM adaptive":
+        if self.adaptive:
             return (1e-3 if flavour == "forge" else 1e-1), None
         if self.params.get("enable_hr") and not str(self.params.get("hr_upscaler")).startswith("Latent"):
             return 1e-2, 8
         if self.opts.get("sd_noise_schedule") == "Zero Terminal SNR":
             return 1e-4 * float(np.abs(self.arrays.get(f"latents_{flavour}", np.ones(1))).max()), 2
         return 1e-3, 2
+
+
+def _unguided(p: Mapping[str, Any], o: Mapping[str, Any]) -> bool:
+    return bool(p.get("cfg_scale") == 1 or {**p, **o}.get("s_min_uncond") or o.get("skip_early_cond"))
 
 
 def cases(folder: Path) -> Iterator[Case]:
@@ -293,6 +301,7 @@ class Planned:
     plan: Any
     parameters: Any
     differs: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)  # settings of the case that nothing here reads
 
 
 def locate_in(files: Files) -> Any:
@@ -347,8 +356,9 @@ def plan_of(case: Case, flavour: str, files: Files, scratch: Path) -> Planned:
         plan = replace(plan, hires=replace(plan.hires, prompt=str(case.params["hr_prompt"])))  # its tags are lost too
     if flavour != "forge":
         plan = replace(plan, whole_timesteps=False)
-    differs += list(_differences(case, plan, files))
-    return Planned(plan, parameters, differs)
+    unknown: list[str] = []
+    differs += list(_differences(case, plan, unknown))
+    return Planned(plan, parameters, differs, unknown)
 
 
 def _size(case: Case) -> tuple[int, int]:
@@ -398,7 +408,7 @@ NEUTRAL = {
 FILLS = ("fill", "original", "latent noise", "latent nothing")
 
 
-def _differences(case: Case, plan: Any, files: Files) -> Iterator[str]:
+def _differences(case: Case, plan: Any, unknown: list[str]) -> Iterator[str]:
     """Where `case.json` says something else than the plan that was made from the infotext."""
     from hubctl.parameters import sampler_name, schedule_name
 
@@ -473,7 +483,7 @@ def _differences(case: Case, plan: Any, files: Files) -> Iterator[str]:
         if key in NEUTRAL or value is None:
             continue
         if key not in expected:
-            yield f"{key}: not understood ({value!r})"
+            unknown += [key] if value else []
             continue
         got, wanted = expected[key](value)
         if got != wanted:
@@ -539,6 +549,7 @@ class Report:
     limit: float = 1e-3
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -556,7 +567,7 @@ def check(case: Case, flavour: str, files: Files, scratch: Path, cache: Any = No
 
     planned = plan_of(case, flavour, files, scratch)
     rules = planned.plan.flavour + ("*" if planned.plan.flavour == "forge" and flavour != "forge" else "")
-    report = Report(case.name, flavour, rules, problems=list(planned.differs))
+    report = Report(case.name, flavour, rules, problems=list(planned.differs), unknown=planned.unknown)
     before = time.perf_counter()
     result = runner.run(planned.plan, device="cpu", dtype="fp32", cache=cache)
     report.seconds = time.perf_counter() - before
@@ -608,9 +619,9 @@ def _compare_passes(case: Case, flavour: str, result: Any, report: Report) -> No
         report.timesteps = max(
             (abs(ours.t - theirs["t"]) for ours, theirs in zip(calls, recorded, strict=False)), default=0.0
         )
-        if report.timesteps > 0.02 and "DPM adaptive" not in str(case.params.get("sampler_name")):
+        if report.timesteps > 0.02 and not case.adaptive:
             report.problems.append(f"timesteps differ by {report.timesteps:.3g}")
-    if report.calls != report.calls_expected and not (flavour != "forge" and "adaptive" in case.name):
+    if report.calls != report.calls_expected and not (flavour != "forge" and case.adaptive):
         report.problems.append(f"{report.calls} calls of the UNet, expected {report.calls_expected}")
     conds = case.conds
     if conds is not None:
