@@ -30,12 +30,12 @@ def parameters_of(example: Example, folder: Path) -> GenerationParameters:
     if example.vae:
         names.append(("vae", f"{example.vae}.safetensors", None))
     resources = []
-    for kind, name, weight in names:
+    for kind, name, strength in names:
         data = (folder / name).read_bytes()
         header = 8 + int.from_bytes(data[:8], "little")
         digest = hashlib.sha256(data[header:] if kind == "lora" else data).hexdigest()
         resources.append(
-            ResourceRef(kind, Path(name).stem, weight, hash=digest[: 12 if kind in {"lora", "embedding"} else 10])
+            ResourceRef(kind, Path(name).stem, strength, hash=digest[: 12 if kind in {"lora", "embedding"} else 10])
         )
     return GenerationParameters(
         prompt=example.prompt,
