@@ -13,6 +13,7 @@ busy for both; what is printed are medians. The full-size checkpoint is written 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -50,22 +51,35 @@ def forget_peak() -> int:
 
 
 class Clock:
-    """When steps ended."""
+    """When steps ended, and how much of the time between them was spent inside the UNet."""
 
-    def __init__(self) -> None:
+    def __init__(self, unet: Any) -> None:
         self.ends: list[float] = []
+        self.inside, self.at_tick = 0.0, [0.0]
+        unet.register_forward_pre_hook(lambda *_: setattr(self, "entered", time.perf_counter()))
+        unet.register_forward_hook(self._left)
+
+    def _left(self, *_: Any) -> None:
+        self.inside += time.perf_counter() - self.entered
 
     def tick(self) -> None:
         self.ends.append(time.perf_counter())
+        self.at_tick.append(self.inside)
 
     def report(self) -> dict[str, Any]:
-        steps = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
-        return {"first": self.ends[0] - STARTED, "step": statistics.median(steps) if steps else None}
+        steps = [b - a for a, b in itertools.pairwise(self.ends)]
+        unet = self.at_tick[-1] - self.at_tick[1]
+        return {
+            "first": self.ends[0] - STARTED,
+            "step": statistics.median(steps),
+            "overhead": (sum(steps) - unet) / unet,
+        }
 
 
 def ours(o: argparse.Namespace) -> dict[str, Any]:
     import diffusers.models.autoencoders.autoencoder_kl
     import diffusers.models.unets.unet_2d_condition  # noqa: F401
+    import torch
     from transformers import CLIPTextModel  # noqa: F401
 
     from hubctl.run import loader, runner
@@ -77,15 +91,19 @@ def ours(o: argparse.Namespace) -> dict[str, Any]:
         checkpoint=str(o.model), prompt=PROMPT, negative_prompt="", sampler="dpmpp_2m", schedule="karras",
         steps=o.steps, cfg_scale=7.0, seed=1, width=o.size, height=o.size, rng="cpu", whole_timesteps=True,
     )  # fmt: skip
-    clock, cache = Clock(), runner.ModelCache()
-    result = runner.run(
+    cache = runner.ModelCache()
+    before = time.perf_counter()
+    model, _ = cache.get(plan, torch.device("cpu"), _dtype(o.dtype))
+    loaded = time.perf_counter() - before
+    clock = Clock(model.unet)
+    runner.run(
         plan,
         on_step=lambda s: clock.tick() if s.denoised is not None else None,
         device="cpu",
         dtype=o.dtype,
         cache=cache,
     )
-    out = {**clock.report(), "load": result.load_seconds, "peak": peak()}
+    out = {**clock.report(), "load": loaded, "peak": peak()}
     again = runner.run(plan, on_step=lambda s: None, device="cpu", dtype=o.dtype, cache=cache) if o.again else None
     return {**out, "load_again": again.load_seconds if again else None}
 
@@ -106,7 +124,7 @@ def theirs(o: argparse.Namespace) -> dict[str, Any]:
     loaded = time.perf_counter() - before
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
     pipeline.set_progress_bar_config(disable=True)
-    clock = Clock()
+    clock = Clock(pipeline.unet)
 
     def on_step(_pipeline: Any, _step: int, _t: Any, kept: dict[str, Any]) -> dict[str, Any]:
         clock.tick()
@@ -283,10 +301,10 @@ def compare_runs(title: str, model: Path, config: Path, o: argparse.Namespace, *
     print(f"\n{title}, {size}×{size}, {steps} steps of DPM++ 2M Karras, CFG 7, float32")
     print("| | hubctl | diffusers | ratio |\n|---|--:|--:|--:|")
     for name, key, unit in (
-        ("seconds a step", "step", "s"), ("process start to first step", "first", "s"), ("loading", "load", "s"),
-        ("peak memory", "peak", "GB"),
+        ("seconds a step", "step", "s"), ("outside the UNet, of the time in it", "overhead", "%"),
+        ("process start to first step", "first", "s"), ("loading", "load", "s"), ("peak memory", "peak", "GB"),
     ):  # fmt: skip
-        x, y = (side[key] / (1e9 if unit == "GB" else 1) for side in (a, b))
+        x, y = (side[key] / {"GB": 1e9, "%": 0.01}.get(unit, 1) for side in (a, b))
         print(f"| {name} | {x:.3f} {unit} | {y:.3f} {unit} | {x / y:.3f} |")
     if "load_again" in a:
         print(f"\nloading for the second run of a batch: {1000 * a['load_again']:.2f} ms")
