@@ -929,7 +929,7 @@ def sample_uni_pc(
 
     def x0(x: Tensor, t: float) -> Tensor:
         alpha, sigma = levels(t)
-        return (x - sigma * eps(x, (t - 1 / 1000) * 1000)) / alpha
+        return (x - sigma * eps(x, float((torch.tensor(t) - 1 / 1000) * 1000))) / alpha
 
     times = _unipc_times(skip_type, start, 1 / 1000, steps, lam)
     history: list[tuple[float, Tensor]] = [(times[0], x0(x, times[0]))]
@@ -944,12 +944,13 @@ def sample_uni_pc(
 
 
 def _unipc_times(kind: str, start: float, end: float, steps: int, lam: Callable[[float], float]) -> list[float]:
+    """In float32, as the reference counts: half-way timesteps (499.5) round one way or the other by it."""
     if kind == "time_quadratic":
-        return [float(t) ** 2 for t in torch.linspace(math.sqrt(start), math.sqrt(end), steps + 1, dtype=torch.float64)]
+        return torch.linspace(math.sqrt(start), math.sqrt(end), steps + 1).pow(2).tolist()  # type: ignore[no-any-return]
     if kind == "logSNR":
         wanted = torch.linspace(lam(start), lam(end), steps + 1, dtype=torch.float64)
         return [_invert(lam, float(value), end, start) for value in wanted]
-    return [float(t) for t in torch.linspace(start, end, steps + 1, dtype=torch.float64)]
+    return torch.linspace(start, end, steps + 1).tolist()  # type: ignore[no-any-return]
 
 
 def _invert(function: Callable[[float], float], value: float, low: float, high: float) -> float:
