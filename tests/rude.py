@@ -15,6 +15,7 @@ import json
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -66,6 +67,7 @@ class RudeHub:
     active: int = 0
     most_active: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(5))
+    tls: ssl.SSLContext | None = None
     files: dict[int, bytes] = field(default_factory=dict)  # version id → its data; other versions have `data`
 
     def __enter__(self) -> Self:
@@ -98,6 +100,8 @@ class RudeHub:
 
     def _open(self, port: int) -> None:
         self._server = self._make(port)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -117,7 +121,7 @@ class RudeHub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def link(self) -> str:
@@ -267,7 +271,7 @@ class RudeHub:
     def _sign(self, version: str) -> str:
         expires = f"{time.time() + self.lifetime:.6f}"
         signed = f"X-Amz-Expires={expires}&{SIGNATURE_MARK}={self._mac(expires)}"
-        return f"http://localhost:{self.port}/storage/{version}?{signed}"
+        return f"http{'s' if self.tls else ''}://localhost:{self.port}/storage/{version}?{signed}"
 
     def _mac(self, expires: str) -> str:
         return hmac.new(b"storage", expires.encode(), "sha256").hexdigest()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from hubctl.errors import HubError, HubUnavailable, KnownError, LoginRequired, NotFound, VerificationFailed
 from hubctl.hubs.redact import redact, short
 from hubctl.hubs.refusals import is_login_page, looks_like_html, said
-from hubctl.hubs.transport import Transient, same_hub, wait_before
+from hubctl.hubs.transport import Transient, body, same_hub, wait_before
 
 if TYPE_CHECKING:
     import httpx
@@ -538,16 +538,16 @@ class Transfer:
         promised = self.job.size if self.job.sha256 else None
         if promised is not None and length.isdecimal() and abs(int(length[:19]) - promised) <= SIZE_TOLERANCE:
             return  # a configuration or a workflow may well be JSON, and its SHA256 decides
-        body = b""
+        page = b""
         for piece in response.iter_raw():
-            body += piece
-            if len(body) >= PAGE_BYTES:
+            page += piece
+            if len(page) >= PAGE_BYTES:
                 break
-        raise self._page_refusal(body)
+        raise self._page_refusal(page)
 
-    def _page_refusal(self, body: bytes) -> VerificationFailed:
-        sentence = said(body[:PAGE_BYTES])
-        kind = "a web page" if looks_like_html(body) else "a message"
+    def _page_refusal(self, page: bytes) -> VerificationFailed:
+        sentence = said(page[:PAGE_BYTES])
+        kind = "a web page" if looks_like_html(page) else "a message"
         return VerificationFailed(
             f"{self.job.transport.name} answered with {kind} instead of {self.job.what}"
             + (f": {sentence}" if sentence else ""),
@@ -563,7 +563,7 @@ class Transfer:
         stored = window_start = time.monotonic()
         window_bytes = 0
         try:
-            for piece in response.iter_raw():
+            for piece in body(response, self.job.transport.timeout):
                 window_bytes += len(piece)
                 self.arrived += len(piece)
                 if self.first_byte is None:
@@ -613,7 +613,7 @@ class Transfer:
             self.total = segment.end = segment.at
         self._note_down(segment.at)
 
-    def _store(self, data: bytes | bytearray, segment: Segment) -> None:
+    def _store(self, data: bytes | bytearray | memoryview, segment: Segment) -> None:
         """Write what belongs to the segment (its end may have moved)."""
         with self.lock:
             room = len(data) if segment.end is None else max(0, min(len(data), segment.end - segment.at))

@@ -7,6 +7,8 @@ import hashlib
 import logging
 import os
 import random
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -617,3 +619,46 @@ def test_on_a_full_disk_the_journal_is_written_in_its_own_place(
             done = fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
             assert done.received == MULTI - (2 << 20)
             assert partial.digest() == rude.sha256
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """A certificate nobody has signed but itself, and a server's context with it."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return cert, context
+
+
+def test_over_tls_with_the_certificates_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, ssl.SSLContext]
+) -> None:
+    cert, context = certificate
+    with RudeHub(payload(MULTI), tls=context, misdeeds={"cut": 1}) as rude, reserve(tmp_path, rude) as partial:
+        with pytest.raises(errors.HubUnavailable, match="certificate"):
+            fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256, tuning=EAGER)
+        assert partial.digest() == rude.sha256
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_a_parser_nobody_vouches_for_is_read_the_slow_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Straight from the socket or through the parser: the same bytes, also when the line is cut."""
+    if not known:
+        monkeypatch.setattr("hubctl.hubs.transport.KNOWN_PARSERS", frozenset())
+    with RudeHub(payload(MULTI), misdeeds={"cut": 2}) as rude, reserve(tmp_path, rude) as partial:
+        fetch(hub(rude), rude.link, partial, size=MULTI, sha256=rude.sha256)
+        assert partial.digest() == rude.sha256
