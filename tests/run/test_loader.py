@@ -442,7 +442,14 @@ print(json.dumps({"peak": now("VmHWM") - before, "own": now("RssAnon")}))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize(("stored", "asked"), [("float16", "float16"), ("float16", "float32"), ("float32", "float16")])
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        pytest.param("float16", "float16", marks=pytest.mark.slow),
+        ("float16", "float32"),
+        pytest.param("float32", "float16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_checkpoint_is_never_twice_in_memory(stored: str, asked: str, tmp_path: Path) -> None:
     """Peak while loading and touching every weight ≤ 1.2 × what the loaded weights take."""
     wide = replace(layouts.TINY_SD1, base=256, context=256, resnets=2, tokens=600)
