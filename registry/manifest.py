@@ -85,8 +85,16 @@ def folder_of(root: Path, source: str) -> Path:
 
 
 def write(root: Path, manifest: Manifest) -> Path:
+    """Raises VerificationFailed for an answer nested so deep that only an attack can be meant."""
     path = path_of(root, manifest.source, manifest.model.id, manifest.version.id)
-    write_atomic(path, json.dumps(manifest.to_json(), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    try:
+        text = json.dumps(manifest.to_json(), ensure_ascii=False)
+    except (RecursionError, ValueError):  # pydantic's limit is a ValueError
+        raise VerificationFailed(
+            f"what the hub says of version {manifest.version.id} is nested too deep to be kept",
+            hint="another hub may say it better: try --hub",
+        ) from None
+    write_atomic(path, text.encode("utf-8", "surrogatepass"))
     return path
 
 

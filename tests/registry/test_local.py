@@ -201,3 +201,16 @@ def test_eight_writers_lose_no_update(home: Path) -> None:
     assert [w.communicate()[1] for w in writers] == [b""] * 8
     with Registry.open(home) as registry:
         assert len(registry.queued()) == 160
+
+
+def test_an_answer_nested_beyond_reason_is_a_sentence(home: Path) -> None:
+    deep: dict = {}
+    for _ in range(900):
+        deep = {"x": deep}
+    with Registry.open(home) as registry:
+        put(registry, b"fine")
+        version = wire.ModelVersion.model_validate({"id": 12, "name": "v", "files": [], "odd": deep})
+        model = wire.Model.model_validate({"id": 1, "name": "Model 1"})
+        with pytest.raises(VerificationFailed, match="nested too deep"):
+            registry.add(Manifest("civitai", model, version, {}))
+        assert [item.version.id for item in registry.installed()] == [11]
