@@ -27,6 +27,10 @@ from urllib.parse import parse_qs, urlsplit
 FOREVER = 10**9
 TOKEN = "sekrit-token-5f1c"
 SIGNATURE_MARK = "X-Amz-Signature"
+FAULTS = {
+    "hub_503", "rate_limit", "expired", "cut", "reset", "empty_answer", "ignore_range", "lie_start", "flip", "rename",
+    "storage_500", "no_length", "no_content_range",
+}  # fmt: skip
 
 
 # one grey pixel
@@ -67,6 +71,7 @@ class RudeHub:
     active: int = 0
     most_active: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(5))
+    luck: float = 0.0  # how likely any answer is spoilt by one of `FAULTS`
     tls: ssl.SSLContext | None = None
     files: dict[int, bytes] = field(default_factory=dict)  # version id → its data; other versions have `data`
 
@@ -181,6 +186,8 @@ class RudeHub:
                 if self.misdeeds.get(name, 0) > 0:
                     self.misdeeds[name] -= 1
                     return name
+            if self.luck and self.chance.random() < self.luck:
+                return self.chance.choice(sorted(FAULTS.intersection(names)) or [None])
         return None
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:

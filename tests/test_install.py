@@ -384,12 +384,12 @@ def everything_below(folder: Path) -> str:
 # --- several at once --------------------------------------------------------------------------------------------------
 
 
-def offer_many(rude: RudeHub, count: int) -> list[str]:
+def offer_many(rude: RudeHub, count: int, size: int = 200_000) -> list[str]:
     """Models 101, 102, … with versions 1001, 1002, …, each with bytes of its own; returns what to ask for."""
     refs = []
     for number in range(1, count + 1):
-        rude.files[1000 + number] = lora(200_000, seed=number)
-        refs.append(rude.offer(100 + number, 1000 + number, name=f"file{number}.safetensors"))
+        rude.files[1000 + number] = lora(size, seed=number)
+        refs.append(rude.offer(10_000 + number, 1000 + number, name=f"file{number}.safetensors"))
     return refs
 
 
@@ -402,7 +402,7 @@ def test_one_that_fails_does_not_stop_the_others(hubctl: Hubctl, home: Path, mon
         assert done.status == 12
         assert len(done.json["installed"]) == 4
         assert {f["ref"]: f["error"]["code"] for f in done.json["failures"]} == {
-            "103@1003": "early_access",
+            "10003@1003": "early_access",
             "model:999": "not_found",
         }
         kinds = {event["event"] for event in done.events}
@@ -410,12 +410,34 @@ def test_one_that_fails_does_not_stop_the_others(hubctl: Hubctl, home: Path, mon
         whole = [event for event in done.events if event["event"] == "overall"][-1]
         assert whole["done"] == sum(len(rude.files[1000 + n]) for n in (1, 2, 4, 5))
         with Registry.open(home) as registry:
-            assert [journey.Wanted.parse(text).ref for text in registry.queued()] == ["103@1003"]
+            assert [journey.Wanted.parse(text).ref for text in registry.queued()] == ["10003@1003"]
         del rude.answers["/api/download/models/1003?fileId=7"]
         again = hubctl("install", "--resume", "--json")
         assert again.status == 0
         assert [each["version"]["id"] for each in again.json["installed"]] == [1003]
         assert "nothing was under way" in hubctl("install", "--resume").err
+
+
+@pytest.mark.slow
+def test_soak_two_hundred_installs_with_random_faults(
+    hubctl: Hubctl, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer in six is spoilt in some way. Whatever did not get through is got by `--resume`; nothing is lost."""
+    monkeypatch.setenv("HUBCTL_PARALLEL", "8")
+    monkeypatch.setenv("HUBCTL_PATIENCE", "20")
+    with rude_hub(monkeypatch, luck=0.17) as rude:
+        refs = offer_many(rude, 200, size=50_000)
+        done = hubctl("install", *refs, "-q")
+        rounds = 1
+        while done.status == 12 and rounds < 5:
+            done = hubctl("install", "--resume", "-q")
+            rounds += 1
+        assert done.status == 0, done.err
+    with Registry.open(home) as registry:
+        assert registry.queued() == []
+        here = {item.version.id: item.files[0].path.read_bytes() for item in registry.installed()}
+    assert here == rude.files
+    assert not list((home / "partial").glob("*"))
 
 
 def test_the_bandwidth_limit_is_for_all_files_together(
