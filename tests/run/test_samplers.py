@@ -151,7 +151,7 @@ def test_samplers_with_noise_keep_the_datas_spread(name: str) -> None:
     assert abs(float(made.mean())) < 0.2
 
 
-@pytest.mark.parametrize("name", [n for n in STOCHASTIC if "eta" in samplers.SAMPLERS[n].options])
+@pytest.mark.parametrize("name", [n for n in sorted(STOCHASTIC) if "eta" in samplers.SAMPLERS[n].options])
 def test_without_eta_the_seed_no_longer_matters(name: str) -> None:
     a, _, _ = drive(name, 12, eta=0.0)
     b, _, _ = drive(name, 12, eta=0.0)
