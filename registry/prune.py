@@ -424,7 +424,7 @@ def _installed(
     for row in rows:
         key = (row["source"], row["version_id"])
         shas = tuple(dict.fromkeys(row["shas"].split(",")))
-        never = ("pinned",) if row["pinned"] else ()
+        never: tuple[str, ...] = ("pinned",) if row["pinned"] else ()
         never += tuple(sorted({f"locked by {locked[sha]}" for sha in shas if sha in locked}))
         careful = tuple(sorted({f"`{name}` was merged from it" for sha in shas for name in parents.get(sha, ())}))
         if count := runs.get(row["version_id"]):

@@ -175,8 +175,8 @@ def _links(registry: Registry, versions: Sequence[tuple[str, int]] | None) -> It
         if action.what in {"link", "relink", "unlink", "missing", "no_root"}:
             why = action.note or {"link": "is not there", "relink": "shows nothing"}.get(action.what, "is out of date")
             yield Problem(
-                "link", f"`{action.path}` in {action.ui or 'a UI'}: {why}", action.source, action.version_id, "",
-                action.sha256, str(action.path),
+                "link", f"`{action.path}` in {action.ui or 'a UI'}: {why}", action.source or "", action.version_id or 0,
+                "", action.sha256 or "", str(action.path),
             )  # fmt: skip
 
 

@@ -422,6 +422,7 @@ class _Walk:
             self._choosing += 1
             choice = next((self.value(node, name) for name in _SWITCHES if name in node.inputs), None)
             self._choosing -= 1
+        names: tuple[str, ...]
         if isinstance(choice, bool):
             names = (
                 ("on_true", "true", "if_true", "tt_value") if choice else ("on_false", "false", "if_false", "ff_value")
@@ -861,7 +862,8 @@ class _Walk:
             if model is not None:
                 upscaler = v.stem(self.value(model, "model_name")) or upscaler
                 if scale is None and factor is not None:  # scaled by the model, then down again
-                    factor = _model_factor(upscaler) * factor if _model_factor(upscaler) else None
+                    times = _model_factor(upscaler)
+                    factor = times * factor if times else None
             method = v.to_text(self.value(node, "upscale_method"))
             if upscaler is None and method and "latent" in node.type.lower():
                 upscaler = "Latent" if method == "bilinear" else f"Latent ({method})"

@@ -946,11 +946,11 @@ def sample_uni_pc(
 def _unipc_times(kind: str, start: float, end: float, steps: int, lam: Callable[[float], float]) -> list[float]:
     """In float32, as the reference counts: half-way timesteps (499.5) round one way or the other by it."""
     if kind == "time_quadratic":
-        return torch.linspace(math.sqrt(start), math.sqrt(end), steps + 1).pow(2).tolist()  # type: ignore[no-any-return]
+        return torch.linspace(math.sqrt(start), math.sqrt(end), steps + 1).pow(2).tolist()
     if kind == "logSNR":
         wanted = torch.linspace(lam(start), lam(end), steps + 1, dtype=torch.float64)
         return [_invert(lam, float(value), end, start) for value in wanted]
-    return torch.linspace(start, end, steps + 1).tolist()  # type: ignore[no-any-return]
+    return torch.linspace(start, end, steps + 1).tolist()
 
 
 def _invert(function: Callable[[float], float], value: float, low: float, high: float) -> float:
