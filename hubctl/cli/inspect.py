@@ -245,11 +245,11 @@ def _show_picture(data: dict[str, Any], full: bool) -> None:
     hires = _second_pass(p.hires) if p.hires else None
     _out.facts(
         [
-            ("prompt", p.prompt),
-            ("negative", p.negative_prompt),
+            ("prompt", p.prompt.strip()),
+            ("negative", p.negative_prompt.strip()),
             ("settings", one_line(p)),
             ("guidance", p.distilled_cfg),
-            ("denoise", p.denoise),
+            ("denoise", p.denoise if p.denoise != 1.0 and p.hires is None else None),
             ("variation", _variation(p)),
             ("hires", hires),
             ("made by", program),
@@ -304,7 +304,8 @@ def _resource(r: dict[str, Any]) -> str:
     weight = f" at {r['weight']:g}" if r["weight"] is not None else ""
     if r["weight_te"] not in (None, r["weight"]):
         weight += f" (text encoder {r['weight_te']:g})"
-    ids = ", ".join(text for text in (r["hash"], f"version {r['version_id']}" if r["version_id"] else None) if text)
+    digest = r["hash"][:12] if r["hash"] else None  # whole with --json
+    ids = ", ".join(text for text in (digest, f"version {r['version_id']}" if r["version_id"] else None) if text)
     return f"{r['name'] or '–'}{weight}" + (f"  ({ids})" if ids else "")
 
 

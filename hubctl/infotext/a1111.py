@@ -282,6 +282,12 @@ def _file_hashes(value: Any) -> dict[str, str]:
     return found
 
 
+def _third(value: Any) -> dict[str, str]:
+    """The weights of a list that early Fooocus wrote as `name: hash: weight`."""
+    parts = ((*name.rpartition(":")[::2], text) for name, text in pairs(value).items())
+    return {name.strip(): text for name, digest, text in parts if name and v.file_hash(digest)}
+
+
 class _Settings:
     """Look-ups that do not mind the case of a key ("CFG Scale")."""
 
@@ -461,7 +467,8 @@ def _resources(known: _Settings, prompt: str, hashes: Mapping[str, str]) -> Iter
         yield ResourceRef(kind="vae", name=v.stem(vae), hash=v.file_hash(hashes.get("vae")))
     for tag in prompt_resources(prompt):
         yield ResourceRef(**{**tag.to_json(), "hash": v.file_hash(hashes.get(f"lora:{tag.name}"))})
-    for name, text in (*pairs(known.get("lora networks")).items(), *pairs(known.get("lora weights")).items()):
+    weights = (pairs(known.get("lora networks")), pairs(known.get("lora weights")), _third(known.get("lora hashes")))
+    for name, text in (item for listed in weights for item in listed.items()):
         if v.to_float(text) is not None:
             digest = v.file_hash(hashes.get(f"lora:{name}"))
             yield ResourceRef(kind="lora", name=v.stem(name), weight=v.to_float(text), hash=digest)

@@ -188,3 +188,42 @@ def test_a_refiner_is_one_of_the_files_an_image_needs() -> None:
     text = "a\nSteps: 20, Sampler: Euler a, Seed: 1, Refiner: sd_xl_refiner_1.0 [7440042bbd], Refiner switch at: 0.8"
     found = infotext.parse(text)
     assert [(r.name, r.hash) for r in found.of_kind("refiner")] == [("sd_xl_refiner_1.0", "7440042bbd")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a cat Negative prompt: blurry Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512",
+        "a cat<br>Negative prompt: blurry<br>Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512",
+        "a cat\\nNegative prompt: blurry\\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512",
+        "a cat\nNegative Prompt: blurry\nsteps: 20, sampler: Euler, cfg scale: 7, seed: 1, size: 512x512",
+        "a cat\nNegative prompt: blurry\nSampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512, Steps: 20",
+        "a cat\nNegative prompt: blurry\nSteps: 20\nSampler: Euler\nCFG scale: 7\nSeed: 1\nSize: 512x512",
+    ],
+)
+def test_text_that_went_through_pages_and_hands(text: str) -> None:
+    p = a1111.parse(text)
+    assert (p.prompt, p.negative_prompt, p.steps, p.sampler) == ("a cat", "blurry", 20, "euler")
+    assert (p.cfg_scale, p.seed, p.width, p.height) == (7.0, 1, 512, 512)
+
+
+CONTROLNET = ResourceRef("controlnet", "c", 0.5, hash="cab727d4")
+WEIGHTED = ResourceRef("lora", "x", 0.4, hash="0123456789")
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ('ControlNet 0: "Module: canny, Model: c [cab727d4], Weight: 0.5"', CONTROLNET),
+        ("ControlNet-0 Model: c [cab727d4], ControlNet-0 Weight: 0.5", CONTROLNET),
+        ("ControlNet Model: c [cab727d4], ControlNet Weight: 0.5", CONTROLNET),
+        ('Lora hashes: "lora:x-01: 0123456789, 01: 0123456789"', ResourceRef("lora", "x-01", hash="0123456789")),
+        ('Lora hashes: "x: 0123456789: 0.4"', WEIGHTED),
+        ('Lora hashes: "x: 0123456789", Lora weights: "x: 0.4"', WEIGHTED),
+        ('LoRA networks: "x:0.4"', ResourceRef("lora", "x", 0.4)),
+        ("Used embeddings: neg [c74b4e]", ResourceRef("embedding", "neg", hash="c74b4e")),
+        ("AddNet Module 1: LoRA, AddNet Model 1: x(0123456789), AddNet Weight A 1: 0.4", WEIGHTED),
+    ],
+)
+def test_files_named_in_settings(setting: str, found: ResourceRef) -> None:
+    assert a1111.parse(f"p\nSteps: 20, Sampler: Euler, {setting}, Version: v1.6.0").resources == (found,)

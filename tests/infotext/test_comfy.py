@@ -256,3 +256,182 @@ def test_empty_things_are_refused(text: str) -> None:
 
     with pytest.raises(NoParameters):
         infotext.parse(text)
+
+
+def run(**inputs: Any) -> dict[str, Any]:
+    """simple()'s sampler with other inputs."""
+    made = simple()["run"]
+    return {**made, "inputs": {**made["inputs"], **inputs}}
+
+
+def loaded(p: GenerationParameters, *kinds: str) -> list[tuple[str | None, float | None]]:
+    return [(r.name, r.weight) for r in p.of_kind(*kinds)]
+
+
+def test_a_styler_has_a_text_for_each_role() -> None:
+    graph = simple(
+        st=node("SDXLPromptStyler", text_positive="a fox", text_negative="ugly", style="base"),
+        pos=node("CLIPTextEncode", text=["st", 0], clip=["ckpt", 1]),
+        neg=node("CLIPTextEncode", text=["st", 1], clip=["ckpt", 1]),
+    )
+    p = infotext.parse(json.dumps(graph))
+    assert (p.prompt, p.negative_prompt) == ("a fox", "ugly")
+
+
+def test_contexts_carry_everything() -> None:
+    graph = simple(
+        big=node(
+            "Context Big (rgthree)", model=["ckpt", 0], clip=["ckpt", 1], positive=["pos", 0], negative=["neg", 0],
+            latent=["size", 0], steps=33, cfg=4.5, sampler="euler", scheduler="beta", seed=8,
+        ),
+        thin=node("Context (rgthree)", base_ctx=["big", 0]),
+        run=node(
+            "KSampler", seed=["thin", 7], steps=["big", 9], cfg=["big", 11], sampler_name=["big", 13],
+            scheduler=["big", 14], denoise=1.0, model=["thin", 1], positive=["thin", 4], negative=["thin", 5],
+            latent_image=["thin", 6],
+        ),
+    )  # fmt: skip
+    p = infotext.parse(json.dumps(graph))
+    assert (p.prompt, p.steps, p.cfg_scale, p.sampler, p.schedule, p.seed) == ("a cat", 33, 4.5, "euler", "beta", 8)
+    assert (p.width, loaded(p, "checkpoint")) == (512, [("base", None)])
+
+
+def test_pipes_with_the_settings_in_the_node_before() -> None:
+    graph = {
+        "load": node(
+            "easy fullLoader", ckpt_name="x.safetensors", vae_name="v.pt", clip_skip=-2, lora_name="l.safetensors",
+            lora_model_strength=0.5, lora_clip_strength=0.6, resolution="832 x 1216", empty_latent_width=512,
+            empty_latent_height=512, positive="a fox", negative="ugly",
+        ),
+        "set": node("easy preSampling", steps=25, cfg=5, sampler_name="euler", scheduler="karras", denoise=1, seed=77,
+                    pipe=["load", 0]),
+        "k": node("easy kSampler", pipe=["set", 0]),
+        "s": node("SaveImage", images=["k", 1]),
+    }  # fmt: skip
+    p = infotext.parse(json.dumps(graph))
+    assert (p.prompt, p.negative_prompt, p.steps, p.seed, p.clip_skip) == ("a fox", "ugly", 25, 77, 2)
+    assert (p.width, p.height, loaded(p, "lora"), loaded(p, "vae")) == (832, 1216, [("l", 0.5)], [("v", None)])
+
+
+@pytest.mark.parametrize(
+    ("switch", "prompt"),
+    [
+        (node("ImpactConditionalBranch", cond=False, tt_value=["a", 0], ff_value=["b", 0]), "B"),
+        (node("ComfySwitchNode", switch=True, on_true=["a", 0], on_false=["b", 0]), "A"),
+        (node("Text Input Switch", boolean=False, text_a=["a", 0], text_b=["b", 0]), "B"),
+        (node("CR Text Input Switch", Input=2, text1=["a", 0], text2=["b", 0]), "B"),
+        (node("Any Switch (rgthree)", any_01=["gone", 0], any_02=["b", 0]), "B"),
+        (node("easy ifElse", boolean=True, on_true=["a", 0], on_false=["b", 0]), "A"),
+    ],
+)
+def test_switches(switch: dict[str, Any], prompt: str) -> None:
+    graph = simple(
+        a=node("Text Multiline", text="A"), b=node("Text Multiline", text="B"), sw=switch,
+        pos=node("CLIPTextEncode", text=["sw", 0], clip=["ckpt", 1]),
+    )  # fmt: skip
+    assert infotext.parse(json.dumps(graph)).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("stack", "found"),
+    [
+        (node("LoraTagLoader", text="<lora:a:0.7> <lora:b:0.5>", model=["ckpt", 0]), [("a", 0.7), ("b", 0.5)]),
+        (
+            node("ImpactWildcardEncode", wildcard_text="__x__", populated_text="cat <lora:z:0.5>", model=["ckpt", 0]),
+            [("z", 0.5)],
+        ),
+        (
+            node("easy loraStackApply", model=["ckpt", 0], lora_stack=["st", 0]),
+            [("one", 0.3)],
+        ),
+        (node("LoraLoader", lora_name="q.pt", strength_model=["f", 0], model=["ckpt", 0]), [("q", 0.25)]),
+        (
+            node("LoraLoader|pysssss", lora_name={"content": "p.pt", "image": None}, strength_model=1,
+                 model=["ckpt", 0]),
+            [("p", 1.0)],
+        ),
+        (node("CR Load LoRA", switch="Off", lora_name="off.pt", model_weight=1, model=["ckpt", 0]), []),
+    ],
+)  # fmt: skip
+def test_loras_of_more_kinds(stack: dict[str, Any], found: list[Any]) -> None:
+    graph = simple(
+        stack=stack,
+        f=node("PrimitiveFloat", value=0.25),
+        st=node("easy loraStack", toggle=True, mode="advanced", num_loras=1, lora_1_name="one.pt",
+                lora_1_strength=1.0, lora_1_model_strength=0.3, lora_1_clip_strength=0.4),
+        run=run(model=["stack", 0]),
+    )  # fmt: skip
+    assert loaded(infotext.parse(json.dumps(graph)), "lora") == found
+
+
+def test_controlnets_and_text_encoders_are_resources() -> None:
+    graph = simple(
+        clip=node("DualCLIPLoader", clip_name1="t5.safetensors", clip_name2="l.safetensors", type="flux"),
+        pos=node("CLIPTextEncode", text="a cat", clip=["clip", 0]),
+        cl=node("ControlNetLoader", control_net_name="canny.safetensors"),
+        cn=node("ControlNetApplyAdvanced", positive=["pos", 0], negative=["neg", 0], control_net=["cl", 0],
+                strength=0.8),
+        run=run(positive=["cn", 0], negative=["cn", 1]),
+    )  # fmt: skip
+    p = infotext.parse(json.dumps(graph))
+    assert (p.prompt, p.negative_prompt) == ("a cat", "blurry")
+    assert loaded(p, "controlnet") == [("canny", 0.8)]
+    assert loaded(p, "text_encoder") == [("t5", None), ("l", None)]
+
+
+def test_second_pass_through_an_upscaler_file_counts_both_factors() -> None:
+    graph = simple(
+        um=node("UpscaleModelLoader", model_name="4x-UltraSharp.pth"),
+        up=node("ImageUpscaleWithModel", upscale_model=["um", 0], image=["img", 0]),
+        sc=node("ImageScaleBy", image=["up", 0], upscale_method="lanczos", scale_by=0.5),
+        en=node("VAEEncode", pixels=["sc", 0], vae=["ckpt", 2]),
+        two=run(seed=6, steps=12, denoise=0.4, latent_image=["en", 0]),
+        d2=node("VAEDecode", samples=["two", 0], vae=["ckpt", 2]),
+        save=node("SaveImage", images=["d2", 0]),
+    )
+    hires = infotext.parse(json.dumps(graph)).hires
+    assert hires == Hires(upscale=2.0, steps=12, upscaler="4x-UltraSharp", denoise=0.4)
+
+
+def test_wrapped_video_nodes() -> None:
+    graph = {
+        "m": node("WanVideoModelLoader", model="wan.safetensors", lora=["l", 0]),
+        "l": node("WanVideoLoraSelect", lora="x.safetensors", strength=0.7),
+        "t": node("WanVideoTextEncode", positive_prompt="pp", negative_prompt="nn"),
+        "e": node("WanVideoEmptyEmbeds", width=832, height=480, num_frames=81),
+        "k": node("WanVideoSampler", steps=20, cfg=6, seed=3, scheduler="unipc", model=["m", 0], text_embeds=["t", 0],
+                  image_embeds=["e", 0]),
+        "d": node("WanVideoDecode", vae=["v", 0], samples=["k", 0]),
+        "v": node("WanVideoVAELoader", model_name="wanvae.safetensors"),
+        "s": node("VHS_VideoCombine", images=["d", 0]),
+    }  # fmt: skip
+    p = infotext.parse(json.dumps(graph))
+    assert (p.prompt, p.negative_prompt, p.width, loaded(p, "lora")) == ("pp", "nn", 832, [("x", 0.7)])
+    assert (loaded(p, "vae"), loaded(p, "checkpoint")) == ([("wanvae", None)], [("wan", None)])
+
+
+def test_get_and_set_nodes_and_inputs_fed_from_anywhere() -> None:
+    def ui(key: int, kind: str, widgets: list[Any], **links: int | None) -> dict[str, Any]:
+        types = {"model": "MODEL", "clip": "CLIP", "vae": "VAE"}
+        inputs = [{"name": name, "type": types.get(name, "X"), "link": link} for name, link in links.items()]
+        return {"id": key, "type": kind, "widgets_values": widgets, "inputs": inputs}
+
+    workflow = {
+        "nodes": [
+            ui(1, "CheckpointLoaderSimple", ["base.safetensors"]),
+            ui(2, "SetNode", ["c"], CLIP=1),
+            ui(3, "GetNode", ["c"]),
+            ui(4, "CLIPTextEncode", ["a cat"], clip=2),
+            ui(5, "Anything Everywhere", [], MODEL=3) | {"inputs": [{"name": "MODEL", "type": "MODEL", "link": 3}]},
+            ui(6, "EmptyLatentImage", [512, 640, 1]),
+            ui(7, "KSampler", [42, "fixed", 12, 5.5, "euler", "normal", 1.0], model=None, positive=4, latent_image=5),
+            ui(8, "VAEDecode", [], samples=6),
+            ui(9, "SaveImage", ["x"], images=7),
+        ],
+        "links": [
+            [1, 1, 1, 2, 0, "CLIP"], [2, 3, 0, 4, 0, "CLIP"], [3, 1, 0, 5, 0, "MODEL"], [4, 4, 0, 7, 1, "C"],
+            [5, 6, 0, 7, 3, "L"], [6, 7, 0, 8, 0, "L"], [7, 8, 0, 9, 0, "I"],
+        ],
+    }  # fmt: skip
+    p = infotext.parse(json.dumps(workflow))
+    assert (p.prompt, p.seed, p.width, loaded(p, "checkpoint")) == ("a cat", 42, 512, [("base", None)])

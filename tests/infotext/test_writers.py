@@ -173,3 +173,57 @@ def test_import_is_light() -> None:
     code = "import sys, hubctl.infotext; print(*{'PIL', 'torch', 'httpx', 'pydantic'} & sys.modules.keys())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
+
+
+def test_fooocus_in_a1111s_form() -> None:
+    p = infotext.parse(
+        "a cat\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 3, Size: 1152x896, CFG scale: 4, Sharpness: 2, "
+        'ADM Guidance: "(1.5, 0.8, 0.3)", Model: base, Scheduler: karras, Refiner: fine, Refiner hash: 0123456789, '
+        'Lora hashes: "x: 4852686128", Lora weights: "x: 0.1", Version: Fooocus v2.4.3'
+    )
+    assert p.generator == Generator("Fooocus", "v2.4.3")
+    assert (p.sampler, p.schedule) == ("dpmpp_2m_sde", "karras")
+    assert p.of_kind("lora") == (ResourceRef("lora", "x", 0.1, hash="4852686128"),)
+
+
+def test_smaller_and_older_programs() -> None:
+    mre = {"prompt": "a", "negative_prompt": "b", "steps": 30, "cfg": 7, "base_model": "base.safetensors", "seed": 3,
+           "software": "Fooocus-MRE", "base_clip_skip": -2, "l1": "x.safetensors", "w1": 0.5}  # fmt: skip
+    p = infotext.parse(Embedded("png", {"Comment": json.dumps(mre)}))
+    assert (p.clip_skip, p.of_kind("lora")) == (2, (ResourceRef("lora", "x", 0.5),))
+    old_swarm = {"sui_image_params": {"prompt": "a", "steps": "20", "cfg_scale": "7", "comfyuisampler": "euler"}}
+    p = infotext.parse(json.dumps(old_swarm))
+    assert (p.generator.name, p.steps, p.cfg_scale, p.sampler) == ("SwarmUI", 20, 7.0, "euler")
+    caption = "Include in Image: a; b; Exclude from Image: c; Model: m; Steps: 20; Guidance Scale: 7.5; Seed: 3; Size: 512x768; Scheduler: PNDM; Generator: Mochi Diffusion 4.0"  # noqa: E501
+    p = infotext.parse(Embedded("png", {"exif:ImageDescription": caption}))
+    assert (p.prompt, p.negative_prompt, p.height, p.generator) == (
+        "a; b",
+        "c",
+        768,
+        Generator("Mochi Diffusion", "4.0"),
+    )
+    p = infotext.parse(Embedded("png", {"Dream": "a cat -s50 -S1 -W512 -H512 -C7.5 -Ak_euler_a"}))
+    assert (p.prompt, p.sampler, p.seed) == ("a cat", "euler_ancestral", 1)
+    asked = {"prompt": "a", "seed": 7, "num_inference_steps": 25, "use_stable_diffusion_model": "x"}
+    assert infotext.parse(json.dumps({"reqBody": asked, "seed": 7})).steps == 25
+    matrix = {"PositivePrompt": "a", "Steps": 20, "Sampler": "Euler a", "ModelName": "x"}
+    p = infotext.parse(Embedded("png", {"parameters-json": json.dumps(matrix)}))
+    assert (p.generator.name, p.steps) == ("Stability Matrix", 20)
+
+
+def test_what_the_hubs_parser_broke_is_mended() -> None:
+    p = infotext.from_meta(
+        {
+            "prompt": "a <lora:foo-000001:0.8> <lora:bar:1>", "steps": 20, "sampler": "Euler a", "Model": "m",
+            "hashes": {"model": "e3b0c44298", "lora:foo-000001": "0123456789ab"}, '"bar': 'ba9876543210"',
+            "resources": [{"type": "lora", "name": "foo-000001", "weight": 0.8, "hash": "0123456789ab"},
+                          {"type": "lora", "name": "000001", "hash": "0123456789ab"}],
+        }
+    )  # fmt: skip
+    assert p.resources == (
+        ResourceRef("checkpoint", "m"),
+        ResourceRef("lora", "foo-000001", 0.8, hash="0123456789ab"),
+        ResourceRef("lora", "bar", 1.0, hash="ba9876543210"),
+    )
+    assert p.generator.name == "A1111"
+    assert any("empty file" in warning for warning in p.warnings)
