@@ -555,7 +555,7 @@ class _Run:
         self.named_at = self.noted_at = time.monotonic()
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.total = 0
+        self.total = self.elsewhere = 0
 
     def go(self) -> Report:
         started = time.perf_counter()
@@ -572,6 +572,11 @@ class _Run:
         finally:
             self._write_notes()
             self.report.seconds = time.perf_counter() - started
+        if self.elsewhere:
+            self._warn(
+                f"{self.elsewhere} files are on another volume than {self.registry.home}: "
+                "--copy, --move or --reference brings them in, or use a --home on that volume"
+            )
         self._ask_again()
         self._retell()
         if self.options.dedupe:
@@ -734,6 +739,7 @@ class _Run:
                 if isinstance(error, OSError) and error.errno in _FATAL:
                     raise
                 self._skip(members[0], _why(error))
+                self.elsewhere += isinstance(error, scan.OtherVolume)
         self._write_notes()
 
     def _ask(self, items: Sequence[Item]) -> None:

@@ -400,6 +400,7 @@ def test_files_on_another_volume_need_to_be_asked_for(home: Path, other_volume: 
         assert path.read_bytes() == data
         if how == "skip":
             assert "another volume" in report.skipped[0].why
+            assert "--reference" in report.warnings[0]
             assert report.adopted == []
             return
         blob = registry.blob_path(hashlib.sha256(data).hexdigest())

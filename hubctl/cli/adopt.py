@@ -199,7 +199,7 @@ def _show(report: Report, linked: list[Any]) -> None:
         for entry in report.files:
             _out.line(entry["ref"])
         return
-    if report.adopted or report.recognised or _flags.CURRENT.verbose:
+    if report.adopted or report.recognised or report.bytes_read or _flags.CURRENT.verbose:
         _skipped(report.skipped)
     elif report.skipped:
         _out.say(f"  {_out.plural(len(report.skipped), 'file')} left as before (-v says why)")
