@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(PIP) install -q -c constraints.txt -e '.[bench]'
-	for page in startup index metadata recommend reproduce; do $(BIN)/python bench/$$page.py || exit 1; done
+	for page in startup index metadata headers recommend reproduce adopt serve download; do $(BIN)/python bench/$$page.py || exit 1; done
 
 # torch first and by itself: the constraint names the build without CUDA where there is one
 $(VENV)/.installed: pyproject.toml constraints.txt
