@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubctl.errors import InvalidReference, KnownError, NotFound, VerificationFailed
+from hubctl.hubs import source_of
 from registry import layouts, scan, sidecars
 from registry.scan import Found, Note, Skipped
 from registry.sidecars import Said
@@ -380,7 +381,7 @@ def recognise(items: Sequence[Item], hub: Hub, *, singles: int | None) -> None:
         version = versions.get(item.sha256 or item.said.sha256 or "")
         if version is not None and (file := _fitting(item, version)):
             by = "SHA256" if item.sha256 else "sidecar"
-            item.known = Known(hub.name, model_of(version), version, file, by, sure=False)
+            item.known = Known(source_of(version, hub), model_of(version), version, file, by, sure=False)
     asked = 0
     for item in items:
         for by, value in _probes(item):
@@ -392,7 +393,7 @@ def recognise(items: Sequence[Item], hub: Hub, *, singles: int | None) -> None:
             except (NotFound, InvalidReference):
                 continue
             if file := _fitting(item, version):
-                item.known = Known(hub.name, model_of(version), version, file, by, sure=False)
+                item.known = Known(source_of(version, hub), model_of(version), version, file, by, sure=False)
 
 
 def _probes(item: Item) -> Iterator[tuple[str, str]]:
@@ -762,7 +763,7 @@ class _Run:
             item.known = None
             if chosen is not None:
                 file = next((each for each in chosen.files if each.sha256 == sha), None)
-                item.known = Known(hub.name, model_of(chosen), chosen, file or own_file(item), "SHA256")
+                item.known = Known(source_of(chosen, hub), model_of(chosen), chosen, file or own_file(item), "SHA256")
             item.asked = True
         for item in items:
             if item.known is None:
@@ -800,12 +801,12 @@ class _Run:
             value = file.hashes.get("AutoV3")
             if isinstance(value, str) and value[:12].upper() == item.autov3:
                 ours = own_file(item, of=file)
-                return Known(hub.name, model_of(version), version, ours, "AutoV3")
+                return Known(source_of(version, hub), model_of(version), version, ours, "AutoV3")
         return None
 
     def _details(self, hub: Hub, items: Sequence[Item]) -> None:
         """Descriptions, tags and licences of the models, a hundred a call."""
-        wanted = sorted({item.known.model.id for item in items if item.known and item.known.source == hub.name})
+        wanted = sorted({item.known.model.id for item in items if item.known and item.known.source != "local"})
         models = {model.id: model for model in hub.models(wanted)} if wanted else {}
         for item in items:
             if item.known and (model := models.get(item.known.model.id)):
