@@ -15,6 +15,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 GRACE = 3600.0  # seconds a blob without manifest is left alone: an install may be about to name it
 DAY = 86400.0
+FEW = 4  # files that may be read on one day and still mean something
 Key = tuple[str, int]
 Available = Callable[["Version"], str | None]  # why a version cannot be had again; None when it can
 
@@ -299,7 +301,8 @@ def _housekeeping(facts: Facts, policy: Policy) -> Iterator[Item]:
     if policy.partials:
         for path, size, age_s in facts.partials:
             if age_s > DAY:
-                yield Item("partial", path.name, (f"nobody went on with it for {_days(age_s)}",), size, path=path)
+                label = f"download {path.name[:12]}…{path.suffix}"
+                yield Item("partial", label, (f"nobody went on with it for {_days(age_s)}",), size, path=path)
     if policy.pictures:
         for path, size in facts.pictures:
             yield Item("picture", path.name, ("example pictures can be fetched again",), size, path=path)
@@ -394,7 +397,14 @@ def _stat_blobs(registry: Registry) -> tuple[dict[str, tuple[int, int, float]], 
             sizes[entry.name] = (status.st_blocks * 512, status.st_nlink, max(status.st_mtime, status.st_ctime))
             if keeps_reads:
                 reads[entry.name] = status.st_atime
-    return sizes, reads
+    return sizes, _without_sweeps(reads)
+
+
+def _without_sweeps(reads: Mapping[str, float]) -> dict[str, float]:
+    """Reads that say something: on a day on which most files were read, a backup or a scanner came by."""
+    days = Counter(int(stamp // DAY) for stamp in reads.values())
+    swept = {day for day, count in days.items() if count > max(FEW, len(reads) // 2)}
+    return {sha: stamp for sha, stamp in reads.items() if int(stamp // DAY) not in swept}
 
 
 def _keeps_access_times(folder: Path) -> bool:

@@ -11,6 +11,7 @@ left, the versions that have to be fetched again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -158,10 +159,14 @@ def _header_problem(path: Path, name: str) -> str | None:
         from registry import header
     except ImportError:
         return None
+    before = path.stat()
     try:
         header.read(path)
     except KnownError as error:
         return f"not a safetensors file: {error.message.replace(f'`{path.name}` ', '')}"
+    finally:
+        with contextlib.suppress(OSError):  # nor does this
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     return None
 
 

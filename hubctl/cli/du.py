@@ -89,7 +89,7 @@ def _some(count: int) -> str:
 
 def _summary(library: Any, *, shown: int) -> None:
     total = library.total
-    if not total.files and not library.beside:
+    if not total.files and not any(each.kind != "index" for each in library.beside):
         _out.say("nothing is installed here yet")
         return
     hidden = library.count - shown

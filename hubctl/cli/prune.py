@@ -177,7 +177,7 @@ def _show(plan: PrunePlan, policy: Policy, *, dry_run: bool) -> None:
         if items:
             _items(title, items)
     if plan.kept and policy.picks_versions:
-        _out.say(f"\nkept, though the conditions choose {'it' if len(plan.kept) == 1 else 'them'}:")
+        _out.say(f"kept, though the conditions choose {'it' if len(plan.kept) == 1 else 'them'}:")
         for kept in plan.kept[:20]:
             _out.say(f"  {kept.label}: {'; '.join(kept.reasons)}")
         if len(plan.kept) > 20:

@@ -16,6 +16,7 @@ from registry import Registry, links, prune, trash
 from registry.prune import BlobFacts, Facts, Policy, Version, plan_prune
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OLD = "2020-01-01T00:00:00+00:00"
 
 
 def version(number: int, *, days: float = 0, model: int = 1, base: str = "SD 1.5", **more: object) -> Version:
@@ -213,6 +214,19 @@ def test_last_use_is_what_a_ui_read_where_the_disk_says_so(home: Path) -> None:
         assert found.used_how == "read"
         assert abs((found.used_at - read).total_seconds()) < 2
         assert plan_prune(prune.look(registry), Policy(unused_days=30)).items == ()
+
+
+def test_a_backup_that_read_everything_is_no_use(home: Path) -> None:
+    with Registry.open(home) as registry:
+        for number in range(8):
+            sha = put(registry, b"%d" % number, model_id=number + 1, version_id=number + 1, installed_at=OLD)
+            days = 400 if number == 0 else 2 if number == 1 else 1  # one was read on its own, six in a sweep
+            moment = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+            os.utime(registry.blob_path(sha), (moment, moment))
+        if not prune._keeps_access_times(home):
+            pytest.skip("this volume forgets reads")
+        plan = plan_prune(prune.look(registry), Policy(unused_days=30))
+        assert sorted(chosen(plan)) == [1, 3, 4, 5, 6, 7, 8]
 
 
 def test_runs_merges_and_locks_protect(home: Path) -> None:
