@@ -6,7 +6,6 @@ The file is made while there is plenty of space, and given up at the beginning o
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -23,11 +22,8 @@ def keep(home: Path) -> None:
     path = path_of(home)
     with contextlib.suppress(OSError):
         if not path.exists() and shutil.disk_usage(home).free > PLENTY:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.posix_fallocate(handle, 0, SIZE)
-            finally:
-                os.close(handle)
+            with path.open("xb") as file:
+                file.write(bytes(SIZE))
 
 
 def throw_off(home: Path) -> None:

@@ -224,9 +224,11 @@ class Registry:
 
         `force` rewrites the rows of manifests that did not change, too.
         """
-        number = index.current(self.at)
         ballast.throw_off(self.home)
         with self.transaction() as db:
+            number = index.current(self.at)
+            if not force and index.is_current(db, self.at):  # somebody was at work; now they are done
+                return 0
             if index.seen(db) is None or force:
                 journal.replay(db, self.home)
         changed = 0

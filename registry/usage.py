@@ -183,36 +183,38 @@ def _add_up(
     return [group.done(key) for key, group in groups.items()], whole.done("total")
 
 
-SOLE = "sum(sole_files), sum(sole_size), sum(sole_disk), sum(sole_linked), sum(sole_elsewhere)"
+SOLE = ("sole_files", "sole_size", "sole_disk", "sole_linked", "sole_elsewhere")
+SUMS = ", ".join(f"sum({name})" for name in SOLE)
+TOTALS = ", ".join(f"sum(sum({name})) OVER ()" for name in SOLE)  # of all groups, also those below the limit
 
 
 def _recorded(registry: Registry, by: str, top: int | None) -> Groups:
     """Sums of what is recorded per version, and one by one the blobs that several versions use."""
-    whole = _sole(registry.rows(f"SELECT {SOLE} FROM model_version")[0])
     shared, together = _of_blobs(registry, by, "SELECT sha256 FROM installed_file GROUP BY sha256 HAVING count(*) > 1")
-    _merge(whole, together)
-    if by == "ui":
-        return _by_ui(registry, whole)
     note = " LEFT JOIN user_note n USING (source, version_id)" if by == "age" else ""
     source = f"FROM model_version v{note}"
     limit = -1 if top is None or by == "age" else top + len(shared)
+    rows = registry.rows(
+        f"SELECT {SUMS}, {KEYS[by]} AS key, count(*) OVER () AS count, {TOTALS} {source} GROUP BY key "
+        "ORDER BY 3 DESC LIMIT ?",
+        (limit,),
+    )
+    whole = _sole(rows[0][7:]) if rows else Sum()
+    _merge(whole, together)
+    if by == "ui":
+        return _by_ui(registry, whole)
     groups: dict[str, Sum] = {}
-    for row in registry.rows(
-        f"SELECT {SOLE}, {KEYS[by]} AS key {source} GROUP BY key ORDER BY 3 DESC LIMIT ?", (limit,)
-    ):
+    for row in rows:
         _merge(groups.setdefault(label(by, row["key"]), Sum()), _sole(row))
     for group in shared:
         if group.key not in groups and limit >= 0:
-            row = registry.rows(f"SELECT {SOLE} {source} WHERE {KEYS[by]} = ?", (group.key,))[0]
-            groups[group.key] = _sole(row)
+            groups[group.key] = _sole(registry.rows(f"SELECT {SUMS} {source} WHERE {KEYS[by]} = ?", (group.key,))[0])
         _merge(groups.setdefault(group.key, Sum()), group)
     found = [into.done(key) for key, into in groups.items()]
-    if limit < 0:
-        return found, whole.done("total"), len(found)
-    return found, whole.done("total"), registry.rows(f"SELECT count(DISTINCT {KEYS[by]}) {source}")[0][0]
+    return found, whole.done("total"), len(found) if limit < 0 or not rows else rows[0]["count"]
 
 
-def _sole(row: sqlite3.Row) -> Sum:
+def _sole(row: Sequence[Any] | sqlite3.Row) -> Sum:
     files, size, disk, linked, elsewhere = (value or 0 for value in row[:5])
     return Sum(files, size, disk, linked, elsewhere)
 
@@ -297,7 +299,7 @@ def beside(registry: Registry) -> tuple[Beside, ...]:
         ("partial downloads", tree_files(home / "partial")),
         ("example pictures", tree_files(home / "images")),
         ("pictures made here", tree_files(home / "runs")),
-        ("index", home.glob("index*db*")),
+        ("index", (*home.glob("index*db*"), home / "facts.jsonl", home / "ballast")),
     ):
         out.append(Beside(kind, *add_up_files(paths)))
     return tuple(each for each in out if each.files)

@@ -268,7 +268,7 @@ def left_behind(home: Path, registry: Registry) -> dict[str, Path]:
     part = home / "partial" / f"{'cd' * 32}.elsewhere.4711.part"
     part.write_bytes(b"x" * 5000)
     os.utime(part, (1_600_000_000, 1_600_000_000))
-    registry.catch_up()
+    registry.catch_up(force=True)
     return {**paths, "a partial": part, "an orphan": registry.blob_path(orphan)}
 
 
@@ -305,7 +305,7 @@ def test_blobs_of_a_manifest_nobody_can_read_are_no_orphans(home: Path) -> None:
         put(registry, b"one")
         path = home / "manifests/civitai/1/11.json"
         path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-        registry.catch_up()
+        registry.catch_up(force=True)
         (home / "manifests/generation").unlink()
     with Registry.open(home) as registry:
         assert registry.count()[0] in {0, 1}
