@@ -1,6 +1,6 @@
 """What hubctl reads out of recorded pictures, against values that were read by hand.
 
-    python bench/metadata.py [--samples ../shared/fixtures/infotext] [--only NAME] [--misses]
+    python bench/metadata.py [--samples ../shared/fixtures/infotext] [--only NAME] [--misses] [--update PAGE]
 
 Prints the accuracy per writer, the same files through the PyPI package `sd_parsers` when it is installed, and how many
 PNG headers one core reads per second, as Markdown.
@@ -9,6 +9,8 @@ PNG headers one core reads per second, as Markdown.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hubctl import infotext
 from hubctl.errors import KnownError
 from hubctl.infotext import _values as values
+from hubctl.infotext import novelai
 from hubctl.parameters import GenerationParameters
 
 SAMPLES = Path(os.environ.get("HUBCTL_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "fixtures/infotext"
@@ -108,7 +111,9 @@ def same(name: str, expected: Any, parameters: GenerationParameters) -> bool:
     """Whether a known expected field agrees; None means that we must not claim a value."""
     ours = got(parameters, name)
     if name in ("prompt", "negative_prompt"):
-        return same_text(expected, ours)
+        # recorded as written; NovelAI's brackets are converted when read
+        written = parameters.generator.name == "NovelAI" and isinstance(expected, str)
+        return same_text(novelai.convert_weights(expected) if written else expected, ours)
     if name in ("model_name", "vae"):
         return ours == (None if expected in _NO_VAE else values.stem(expected))
     if name in ("model_hash", "vae_hash"):
@@ -332,7 +337,25 @@ def main() -> None:
     arguments.add_argument("--samples", type=Path, default=SAMPLES)
     arguments.add_argument("--only")
     arguments.add_argument("--misses", action="store_true")
+    arguments.add_argument("--update", type=Path, metavar="PAGE", help="replace the tables of a page by these")
     options = arguments.parse_args()
+    if options.update:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            report(options)
+        page = options.update.read_text("utf-8")
+        before, start, rest = page.partition(START)
+        _, end, after = rest.partition(END)
+        if not start or not end:
+            raise SystemExit(f"{options.update} has no place for the tables ({START} … {END})")
+        options.update.write_text(f"{before}{START}\n\n{printed.getvalue()}\n{END}{after}", "utf-8")
+    else:
+        report(options)
+
+
+START, END = "<!-- bench/metadata.py -->", "<!-- end -->"
+
+
+def report(options: argparse.Namespace) -> None:
     scores = run(options.samples, options.only)
     print("| writer | files | read | fields right | fields known | accuracy | ms a file |")
     print("|---|--:|--:|--:|--:|--:|--:|")

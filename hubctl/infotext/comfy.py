@@ -967,6 +967,8 @@ def _power_loras(node: Node) -> Iterator[ResourceRef]:
 
 def _numbered_loras(node: Node) -> Iterator[ResourceRef]:
     """Stacks with numbered inputs: Efficiency, Comfyroll, rgthree, easy-use."""
+    if not any("lora" in name for name in node.inputs):
+        return
     count = v.to_int(node.literal("lora_count", "num_loras"))
     simple = node.literal("input_mode", "mode") == "simple"
     for number in range(1, min(count if count is not None else 50, 50) + 1):
