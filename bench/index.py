@@ -158,7 +158,7 @@ def commands(root: Path, home: Path, name: str, rounds: int) -> None:
         ["du", "--by", "model", "--top", "10"], ["du", "--by", "creator"], ["du", "--by", "age"], ["du", "--exact"],
         ["list", "--json"],
     ):  # fmt: skip
-        full = wall(hubctl(home, argv), rounds)
+        full = wall(hubctl(home, argv), rounds if argv[-1] != "--json" else 1)
         same = [few if word == name else word for word in argv if word not in {"--page", "9"}]
         start = wall(hubctl(small, same), rounds)
         shown = " ".join(argv) if argv[0] != "show" else "show --local NAME"

@@ -397,7 +397,13 @@ class Registry:
         self, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0
     ) -> list[Installed]:
         """Installed versions that fit, a page of them when asked for."""
-        return list(self._load(finding.select(self.rows, wanted, sort=sort, limit=limit, offset=offset)))
+        return list(self.each(wanted, sort=sort, limit=limit, offset=offset))
+
+    def each(
+        self, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0
+    ) -> Iterator[Installed]:
+        """The same, one by one."""
+        return self._load(finding.select(self.rows, wanted, sort=sort, limit=limit, offset=offset))
 
     def count(self, wanted: Filter | None = None) -> tuple[int, int]:
         """(versions, bytes of their files)"""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from registry.manifest import Manifest
 
 Rows = Callable[..., list[sqlite3.Row]]
-CHUNK = 400  # keys per query, below SQLite's limit on variables
 RANKED = 20_000  # matches that are put in order of relevance
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
 KIND_TYPES = {
@@ -81,7 +80,7 @@ class Installed:
     last_used_at: str | None = None
     settings_json: str | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)  # mode, downloads, published_at, rights
-    manifest_path: Path = Path()
+    home: Path = Path()
 
     @property
     def ref(self) -> str:
@@ -90,7 +89,7 @@ class Installed:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return manifests.read(self.manifest_path)
+        return manifests.read(manifests.path_of(self.home / "manifests", self.source, self.model_id, self.version_id))
 
     @property
     def model(self) -> wire.Model:
@@ -212,24 +211,17 @@ def count(rows: Rows, wanted: Filter) -> tuple[int, int]:
 
 
 def load(rows: Rows, home: Path, found: Sequence[sqlite3.Row]) -> Iterator[Installed]:
-    """Rows with their files and notes, a few queries for all of them."""
-    for start in range(0, len(found), CHUNK):
-        chunk = found[start : start + CHUNK]
-        keys = [value for row in chunk for value in (row["source"], row["version_id"])]
-        among = (
-            f"WITH w(source, version_id) AS (VALUES {','.join(['(?,?)'] * len(chunk))}) SELECT t.* FROM w CROSS JOIN"
-        )
-        on = "t ON t.source = w.source AND t.version_id = w.version_id"
-        files: dict[tuple[str, int], list[sqlite3.Row]] = {}
-        for row in rows(f"{among} installed_file {on} ORDER BY t.size DESC, t.file_id", keys):
-            files.setdefault((row["source"], row["version_id"]), []).append(row)
-        notes = {(n["source"], n["version_id"]): n for n in rows(f"{among} user_note {on}", keys)}
-        for row in chunk:
-            key = row["source"], row["version_id"]
-            yield _installed(home, row, files.get(key, ()), notes.get(key))
+    """Rows with their files and notes."""
+    files = "SELECT * FROM installed_file WHERE source = ? AND version_id = ? ORDER BY size DESC, file_id"
+    note = "SELECT * FROM user_note WHERE source = ? AND version_id = ?"
+    noted = bool(rows("SELECT 1 FROM user_note LIMIT 1"))
+    for row in found:
+        key = (row["source"], row["version_id"])
+        yield _installed(home, row, rows(files, key), rows(note, key) if noted else ())
 
 
-def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], note: sqlite3.Row | None) -> Installed:
+def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], notes: Sequence[sqlite3.Row]) -> Installed:
+    note = notes[0] if notes else None
     words = json.loads(note["words"]) if note and note["words"] else json.loads(row["trigger_words"])
     return Installed(
         source=row["source"],
@@ -258,7 +250,7 @@ def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], note:
         last_used_at=note["last_used_at"] if note else None,
         settings_json=row["settings"],
         summary=json.loads(row["summary"] or "{}"),
-        manifest_path=manifests.path_of(home / "manifests", row["source"], row["model_id"], row["version_id"]),
+        home=home,
     )
 
 

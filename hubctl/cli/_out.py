@@ -42,6 +42,22 @@ def document(schema: str, data: Mapping[str, Any]) -> None:
     sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
 
 
+def document_of(schema: str, data: Mapping[str, Any], name: str, rows: Iterable[Any]) -> None:
+    """A document whose last key is a list, written row by row: it may be longer than memory is."""
+    head = json_module.dumps({"schema": f"hubctl.{schema}/1", **data}, ensure_ascii=False, indent=2, default=str)
+    sys.stdout.write(f"{_encodable(head[:-2])},\n  {json_module.dumps(name)}: [")
+    between = "\n"
+    for row in rows:
+        text = json_module.dumps(row, ensure_ascii=False, default=str)
+        sys.stdout.write(f"{between}    {_encodable(text)}")
+        between = ",\n"
+    sys.stdout.write("\n  ]\n}\n" if between != "\n" else "]\n}\n")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def line(text: str = "") -> None:
     """One line of data on stdout."""
     sys.stdout.write(safe(text) + "\n")

@@ -41,16 +41,20 @@ def list_(
     wanted = Filter(
         " ".join(text or ()) or None, model_types(type or ()), base_model_names(base_model or ()), tag, creator
     )
+    offset = (page - 1) * (size or 0)
     with _app.open_registry(read_only=True) as registry:
-        found = registry.select(wanted, sort=sort, limit=size, offset=(page - 1) * (size or 0))
         total, bytes_ = registry.count(wanted)
-    if _flags.CURRENT.json:
-        rows = [row(item) for item in found]
-        _out.document("list", {"items": rows, "count": len(rows), "total": total, "page": page})
-    elif _flags.CURRENT.quiet:
-        for item in found:
-            _out.line(item.ref)
-    elif not found:
+        each = registry.each(wanted, sort=sort, limit=size, offset=offset)
+        if _flags.CURRENT.json:
+            count = max(0, min(size or total, total - offset))
+            _out.document_of("list", {"count": count, "total": total, "page": page}, "items", map(row, each))
+            return
+        if _flags.CURRENT.quiet:
+            for item in each:
+                _out.line(item.ref)
+            return
+        found = list(each)
+    if not found:
         _nothing(wanted, total, page)
     else:
         _table(found)
