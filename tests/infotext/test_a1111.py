@@ -94,7 +94,7 @@ def test_adversarial_text_is_linear(text: str) -> None:
     started = time.process_time()
     with suppress(NoParameters):
         a1111.parse(text)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 20  # a reader that is not linear takes minutes
 
 
 def test_changed_fields_are_written_and_the_rest_is_kept() -> None:

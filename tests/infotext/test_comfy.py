@@ -206,7 +206,7 @@ def test_loops_and_hubs_end() -> None:
     wide = {str(i): node("KSampler", steps=1, latent_image=[str(i - 1), 0], model=[str(i - 1), 0]) for i in range(600)}
     started = time.process_time()
     infotext.parse(json.dumps(wide))
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 20  # a reader that is not linear takes minutes
 
 
 value = st.recursive(

@@ -196,7 +196,7 @@ def test_bombs_are_bounded() -> None:
     for text in (deep, "[" * 100_000, '{"1": {"class_type": "KSampler", "inputs": ' + deep):
         with pytest.raises(NoParameters):
             infotext.parse(text)
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 20  # a reader that is not linear takes minutes
 
 
 def test_truncated_and_lying_lengths() -> None:
