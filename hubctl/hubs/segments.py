@@ -274,8 +274,7 @@ class Transfer:
             return
         if self.watched_bytes is None and now >= self.watched_from:
             self.watched_from, self.watched_bytes = now, self.arrived
-        window = job.tuning.measure_seconds * (2 if self.pace else 1)
-        if self.watched_bytes is None or now - self.watched_from < window:
+        if self.watched_bytes is None or now - self.watched_from < job.tuning.measure_seconds:
             return
         pace = (self.arrived - self.watched_bytes) / (now - self.watched_from)
         if pace > job.tuning.fast or (job.limiter.rate and pace > 0.7 * job.limiter.rate):
