@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,31 @@ def offload_for(weight_bytes: int, free_bytes: int) -> str:
     if weight_bytes + WORKING_BYTES <= free_bytes:
         return "none"
     return "model" if weight_bytes * UNET_SHARE + WORKING_BYTES <= free_bytes else "sequential"
+
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # glibc's numbers for mallopt
+LARGEST_BLOCK, AT_ONCE, KEPT = 32 * 1024**2, 512 * 1024**2, 1024**3  # bytes
+
+
+def keep_working_memory() -> None:
+    """Let the C library keep what one layer frees for the next one.
+
+    By default glibc hands blocks of some megabytes back to the system, which faults them in again page by page: on a
+    processor that was up to a fifth of every step, by chance. Here the heap grows in large pieces and is not trimmed
+    below a gigabyte; what is never touched takes no memory. To be called after the weights are there: these shall go
+    back when they are freed.
+    """
+    import ctypes
+    import sys
+
+    import torch
+
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tune
+            mallopt = ctypes.CDLL(None).mallopt
+            for parameter, value in ((MMAP_THRESHOLD, LARGEST_BLOCK), (TRIM_THRESHOLD, KEPT), (TOP_PAD, AT_ONCE)):
+                mallopt(parameter, value)
+            torch.empty(LARGEST_BLOCK - 65536, dtype=torch.uint8)  # grows the heap once, and is let go
 
 
 # --- resting and waking -----------------------------------------------------------------------------------------------

@@ -117,6 +117,8 @@ def load(
         offload=mode,
     )
     devices.park(model)
+    if device.type == "cpu":
+        devices.keep_working_memory()
     return model
 
 
