@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--count", type=int, default=100_000)
     options.add_argument("--at", type=Path, help="where to make it (kept); default: a temporary folder")
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=9)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = given.at or Path(folder)
@@ -148,8 +147,8 @@ def commands(root: Path, home: Path, name: str, rounds: int) -> None:
     words = Words(7)
     small = root / "home-10"
     few = make_home(small, 10)
-    typer = wall([sys.executable, "-c", "import typer"], rounds)
-    print(f"\npython -c 'import typer': {typer * 1000:.0f} ms\n")
+    python = [sys.executable, "-c", "import typer"]
+    print(f"\npython -c 'import typer': {walls([python], rounds)[0] * 1000:.0f} ms\n")
     print(f"{'':34}{'wall':>8}{'x typer':>9}{'start-up':>10}{'own work':>10}{'memory':>9}")
     for argv in (
         ["list"], ["list", "--sort", "size"], ["list", "--sort", "used"], ["list", "--type", "lora", "--page", "9"],
@@ -158,9 +157,9 @@ def commands(root: Path, home: Path, name: str, rounds: int) -> None:
         ["du", "--by", "model", "--top", "10"], ["du", "--by", "creator"], ["du", "--by", "age"], ["du", "--exact"],
         ["list", "--json"],
     ):  # fmt: skip
-        full = wall(hubctl(home, argv), rounds if argv[-1] != "--json" else 1)
         same = [few if word == name else word for word in argv if word not in {"--page", "9"}]
-        start = wall(hubctl(small, same), rounds)
+        turns = rounds if argv[-1] != "--json" else 1
+        typer, full, start = walls([python, hubctl(home, argv), hubctl(small, same)], turns)
         shown = " ".join(argv) if argv[0] != "show" else "show --local NAME"
         print(
             f"hubctl {shown:27}{full * 1000:5.0f} ms{full / typer:8.1f}x{start * 1000:7.0f} ms"
@@ -172,14 +171,15 @@ def hubctl(home: Path, argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "hubctl", "--home", str(home), *argv]
 
 
-def wall(command: list[str], rounds: int) -> float:
-    """Median seconds of a command, after one run that warms the disk's cache."""
-    times = []
+def walls(commands: Sequence[list[str]], rounds: int) -> list[float]:
+    """Seconds of each command: the fastest of some turns, taken in turns, after one that warms the disk's cache."""
+    times: list[list[float]] = [[] for _ in commands]
     for _ in range(rounds + 1):
-        start = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        for command, taken in zip(commands, times, strict=True):
+            start = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            taken.append(time.perf_counter() - start)
+    return [min(taken[1:]) for taken in times]
 
 
 def peak(command: list[str]) -> float:
