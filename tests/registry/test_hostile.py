@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stocked import put
+from stocked import files_du, put
 
 from registry import Registry, prune, trash, verify
 from registry.errors import KnownError, NoPermission, NotFound
@@ -248,3 +249,27 @@ def test_a_manifest_that_names_files_elsewhere_reaches_none(home: Path, tmp_path
         registry.remove(registry.plan_remove([("civitai", 11)]))
         assert victim.read_bytes() == b"precious"
         assert not path.exists()
+
+
+@pytest.mark.parametrize("missing", [("hardlink",), ("hardlink", "symlink")])
+def test_a_volume_without_links(home: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]) -> None:
+    """Names in tree/ are symlinks then, or copies; sums, verify, trash and prune know."""
+    from registry import fs
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    for kind in missing:
+        monkeypatch.setitem(fs.LADDER, kind, refuse)
+    with Registry.open(home) as registry:
+        for number in (1, 2):
+            put(registry, b"%d" % number * 9000, model_id=number, version_id=number, name="a.ckpt")
+        sound(registry)
+        assert registry.library().total.on_disk == files_du(home / "blobs") + files_du(home / "tree")
+        assert registry.library().total.freeable == registry.library().total.on_disk
+        registry.remove(registry.plan_remove([("civitai", 1)]), to_trash=True)
+        trash.restore(registry, trash.entries(registry)[0])
+        sound(registry)
+        assert plan_prune(prune.look(registry), Policy(orphans=True)).items == ()
+        registry.remove(registry.plan_remove([("civitai", 1), ("civitai", 2)]))
+        assert files_du(home / "blobs") + files_du(home / "tree") == 0
