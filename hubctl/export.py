@@ -94,19 +94,18 @@ def _stays_inside(path: str) -> bool:
 
 
 def _shows(target: Path, blob: Path) -> bool:
+    from registry.hashes import hash_file
+
     try:
         if target.samefile(blob):
             return True
-        return not target.is_symlink() and target.stat().st_size == blob.stat().st_size and _digest(target) == blob.name
+        return (
+            not target.is_symlink()
+            and target.stat().st_size == blob.stat().st_size
+            and hash_file(target, ["SHA256"])["SHA256"].lower() == blob.name
+        )
     except OSError:
         return False
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tree(actions: Sequence[TreeAction], registry: Registry, root: Path, *, copy: bool = False) -> None:

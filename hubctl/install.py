@@ -18,7 +18,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -578,6 +578,7 @@ def examples_of(images: Sequence[wire.Image]) -> list[tuple[Any, int]]:
     """(parameters, reactions) of each image that says how it was made."""
     from hubctl import infotext
     from hubctl.errors import NoParameters
+    from hubctl.recommend import reactions
 
     out = []
     for image in images:
@@ -586,13 +587,8 @@ def examples_of(images: Sequence[wire.Image]) -> list[tuple[Any, int]]:
                 parameters = infotext.from_meta(image.meta)
             except NoParameters:
                 continue
-            out.append((parameters, _reactions(image.stats)))
+            out.append((parameters, reactions(image.stats)))
     return out
-
-
-def _reactions(stats: Mapping[str, Any] | None) -> int:
-    counts = (stats or {}).get
-    return sum(value for key in ("likeCount", "heartCount", "laughCount") if isinstance(value := counts(key), int))
 
 
 def offline_refusal(text: str) -> Offline:

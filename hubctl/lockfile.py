@@ -29,7 +29,7 @@ from registry.fs import write_atomic
 if TYPE_CHECKING:
     from hubctl import install
     from hubctl.hubs import Hub
-    from registry import Installed, Registry
+    from registry import Installed, Registry, wire
 
 PROJECT, LOCK = "hubctl.toml", "hubctl.lock"
 FORMAT = 1
@@ -90,10 +90,6 @@ class Project:
     needs: tuple[Need, ...] = ()
     uis: Mapping[str, str] = ()  # type: ignore[assignment]
     locked: tuple[Locked, ...] = ()
-
-    @property
-    def lock_path(self) -> Path:
-        return self.root / LOCK
 
     def outdated(self) -> list[str]:
         """Names whose need the lock does not answer, or that only the lock knows."""
@@ -242,28 +238,35 @@ def resolve(need: Need, hub: Hub, registry: Registry, settings: Settings) -> tup
         raise VerificationFailed(
             f"the hub declares no SHA256 for `{plan.file.name}`, so it cannot be locked", hint="install it, then lock"
         )
-    model, version = plan.model, plan.version
+    return _locked(
+        plan.model, plan.version, plan.file.id, plan.file.name, plan.file.sha256, plan.size or 0,
+        source=plan.source, name=need.name, ref=_answered(need),
+    ), plan  # fmt: skip
+
+
+def _locked(
+    model: wire.Model, version: wire.ModelVersion, file_id: int, file: str, sha256: str, size: int, *,
+    source: str, name: str, ref: str,
+) -> Locked:  # fmt: skip
     answer = model.dump()
-    licence = {key: _plain(answer[key]) for key in RIGHTS if answer.get(key) is not None}
-    locked = Locked(
-        name=need.name,
-        ref=_answered(need),
-        source=plan.source,
+    return Locked(
+        name=name,
+        ref=ref,
+        source=source,
         model_id=model.id,
         version_id=version.id,
-        file_id=plan.file.id,
-        file=plan.file.name,
-        sha256=plan.file.sha256,
-        size=plan.size or 0,
+        file_id=file_id,
+        file=file,
+        sha256=sha256,
+        size=size,
         model=model.name,
         version=version.name,
         type=model.type or "",
         base_model=version.base_model or "",
         creator=(model.creator.username if model.creator else None) or "",
         air=version.air or "",
-        licence=licence,
+        licence={key: _plain(answer[key]) for key in RIGHTS if answer.get(key) is not None},
     )
-    return locked, plan
 
 
 def _plain(value: Any) -> Any:
@@ -343,22 +346,7 @@ def plan_install(entry: Locked, hub: Hub, registry: Registry, settings: Settings
 def entry_of(item: Installed, name: str | None = None) -> Locked:
     """An installed version's main file as a lock entry."""
     file, model, version = item.files[0], item.model, item.version
-    answer = model.dump()
-    return Locked(
-        name=name or slug(Path(file.name).stem),
-        ref=f"{model.id}@{version.id}",
-        source=item.source,
-        model_id=model.id,
-        version_id=version.id,
-        file_id=file.file_id,
-        file=file.name,
-        sha256=file.sha256,
-        size=file.size,
-        model=model.name,
-        version=version.name,
-        type=model.type or "",
-        base_model=version.base_model or "",
-        creator=(model.creator.username if model.creator else None) or "",
-        air=version.air or "",
-        licence={key: _plain(answer[key]) for key in RIGHTS if answer.get(key) is not None},
-    )
+    return _locked(
+        model, version, file.file_id, file.name, file.sha256, file.size,
+        source=item.source, name=name or slug(Path(file.name).stem), ref=f"{model.id}@{version.id}",
+    )  # fmt: skip

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hubctl.cli import _app, _flags, _out, _progress
 from hubctl.cli._options import ProjectDir
+
+if TYPE_CHECKING:
+    from hubctl.lockfile import Locked
 
 
 def add(
@@ -58,13 +61,9 @@ def add(
     _out.say(f"in {root / lockfile.PROJECT}; `hubctl sync` installs it")
 
 
-def _free(stem: str, taken: set[str], entry: object, before: object) -> str:
+def _free(stem: str, taken: set[str], entry: Locked, before: tuple[Locked, ...]) -> str:
     """A name for the need: the file's, numbered when another model has it."""
-    from hubctl.lockfile import Locked
-
-    assert isinstance(entry, Locked)
-    assert isinstance(before, tuple)
     same = next((e.name for e in before if (e.source, e.model_id) == (entry.source, entry.model_id)), None)
     if same is not None:
-        return str(same)
+        return same
     return stem if stem not in taken else f"{stem}-{entry.model_id}"

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hubctl import infotext
+from hubctl import __version__, infotext
 from hubctl.demo import ASSETS, asset
 from hubctl.demo.catalog import ENTRIES, Example, examples
 from hubctl.parameters import GenerationParameters, Generator, ResourceRef, sampler_name, schedule_name
@@ -49,7 +49,7 @@ def parameters_of(example: Example, folder: Path) -> GenerationParameters:
         height=96,
         rng="nv" if example.rng == "nv" else "cpu",
         resources=tuple(resources),
-        generator=Generator("hubctl", run_plan._own_version()),  # noqa: SLF001 - the runner's own mark
+        generator=Generator("hubctl", __version__),
     )
 
 

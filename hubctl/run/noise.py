@@ -95,7 +95,6 @@ class ImageNoise:
     ensd: int = 0
     factor: int = 8
     _sources: list[NoiseSource] = field(init=False)
-    _started: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._sources = [NoiseSource(self.rng, seed) for seed in self.seeds]
@@ -105,7 +104,6 @@ class ImageNoise:
         out = torch.stack([self._initial(index, tuple(shape)) for index in range(len(self.seeds))])
         if self.ensd:
             self._sources = [NoiseSource(self.rng, seed + self.ensd) for seed in self.seeds]
-        self._started = True
         return out
 
     def _initial(self, index: int, shape: tuple[int, ...]) -> Tensor:

@@ -399,23 +399,6 @@ class _DPMSolver:
         return x - sigma * h.expm1() * e - sigma / r2 * (h.expm1() / h - 1) * (e2 - e)
 
 
-def sample_dpm_fast(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Noise,
-    on_step: OnStep = ignore,
-    eta: float = 1.0,
-    s_noise: float = 1.0,
-    **_: float,
-) -> Tensor:
-    """DPM-Solver-fast between the largest and the smallest positive level with as many evaluations as levels."""
-    n = len(sigmas) - 1
-    sigma_max, sigma_min = sigmas[0], sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
-    return dpm_fast(denoise, x, sigma_min, sigma_max, n, noise=noise, on_step=on_step, eta=eta, s_noise=s_noise)
-
-
 def dpm_fast(
     denoise: Denoise, x: Tensor, sigma_min: Tensor, sigma_max: Tensor, n: int, *, noise: Noise,
     on_step: OnStep = ignore, eta: float = 1.0, s_noise: float = 1.0, **_: float,
