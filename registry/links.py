@@ -364,15 +364,19 @@ def show(registry: Registry, source: str, version_id: int) -> list[str]:
 
 def _settle(registry: Registry, each: Ui) -> None:
     """Rows of a run that was killed: the name is there and ours, or was never made, or is a person's."""
-    for row in registry.rows("SELECT * FROM link WHERE ui = ? AND inode IS NULL", (each.name,)):
-        path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
-        state = _state(row, blob, path)
-        with registry.transaction() as db:
-            if state == "replaced":
-                db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
-            elif state != "missing":
-                kind, inode = _kind_of(path, blob), path.lstat().st_ino
-                db.execute("UPDATE link SET kind = ?, inode = ? WHERE path = ?", (kind, inode, row["path"]))
+    sql = "SELECT * FROM link WHERE ui = ? AND inode IS NULL"
+    if not registry.rows(sql + " LIMIT 1", (each.name,)):
+        return
+    with registry.linking():  # whoever wrote one and is at work holds this: what is left is of the dead
+        for row in registry.rows(sql, (each.name,)):
+            path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
+            state = _state(row, blob, path)
+            with registry.transaction() as db:
+                if state == "replaced":
+                    db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
+                elif state != "missing":
+                    kind, inode = _kind_of(path, blob), path.lstat().st_ino
+                    db.execute("UPDATE link SET kind = ?, inode = ? WHERE path = ?", (kind, inode, row["path"]))
 
 
 def _kind_of(path: Path, blob: Path) -> str:
@@ -560,7 +564,7 @@ def _decide_one(
             out.shown.append((file, path))
             if state in {"missing", "stale"}:
                 action = _action(each, "relink", path, file, note="the link was gone" if state == "missing" else "")
-                out.steps.append((_with_kind(registry, each, action), file, None))
+                out.steps.append((_with_kind(registry, each, action, blob.st_size), file, None))
             return
         old = path  # the template or the kind's folder changed
     elif (there := here.path(file, blob, but=ours)) is not None:
@@ -583,7 +587,7 @@ def _decide_one(
             continue
         taken[key] = file.sha256
         action = _action(each, "move" if old else "link", path, file, note=f"was {old}" if old else "")
-        out.steps.append((_with_kind(registry, each, action), file, old))
+        out.steps.append((_with_kind(registry, each, action, blob.st_size), file, old))
         out.shown.append((file, path))
         return
     out.notes.append(_action(each, "blocked", names[0], file, note="every name for it is taken"))
@@ -595,7 +599,7 @@ def _action(each: Ui, what: str, path: Path, file: _File, *, note: str = "") -> 
     )
 
 
-def _with_kind(registry: Registry, each: Ui, action: LinkAction) -> LinkAction:
+def _with_kind(registry: Registry, each: Ui, action: LinkAction, size: int) -> LinkAction:
     """The kind a volume is expected to allow, and what a copy will take."""
     kinds = _ladder(each)
     kind = kinds[0]
@@ -603,8 +607,7 @@ def _with_kind(registry: Registry, each: Ui, action: LinkAction) -> LinkAction:
         kind = "hardlink" if _device(registry.home) == _device(action.path) else "symlink"
         if kind == "hardlink" and _reflinks(registry):
             kind = "reflink"
-    size = registry.blob_path(action.sha256 or "").stat().st_size if kind == "copy" else 0
-    return replace(action, kind=kind, bytes=size)
+    return replace(action, kind=kind, bytes=size if kind == "copy" else 0)
 
 
 def _ladder(each: Ui) -> tuple[str, ...]:
@@ -719,15 +722,17 @@ def _perform_some(
     on_name: Callable[[str], None],
 ) -> list[LinkAction]:
     done: list[LinkAction] = []
+    changed = {action.path for action, _, _ in chunk if action.what == "relink" and not _may_relink(registry, action)}
+    found.lost += [file for action, file, _ in chunk if action.path in changed]
     with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
-        claims = [(step, _claim(db, each, step[0])) for step in chunk]
+        claims = [(step, _claim(db, each, step[0])) for step in chunk if step[0].path not in changed]
     chunk = [step for step, claim in claims if claim == "ours"]
     found.lost += [file for (_, file, _), claim in claims if claim == "lost"]
     made: list[tuple[LinkAction, int | None]] = []
     for action, file, old in chunk:
         on_name(action.path.name)
-        here = _is_installed(registry, file)
-        outcome = _link(registry, each, action, file) if here else None
+        here = _as_it_is_now(registry, file)
+        outcome = _link(registry, each, action, here) if here else None
         if outcome is None:
             found.shown = [(f, path) for f, path in found.shown if path != action.path]
             why = "a file of yours appeared there meanwhile" if here else "it was removed meanwhile"
@@ -752,21 +757,37 @@ def _perform_some(
     return done
 
 
+def _may_relink(registry: Registry, action: LinkAction) -> bool:
+    """Whether a name that was missing or stale when it was decided is so still."""
+    row = _row_now(registry, action.path)
+    return row is not None and _state(row, registry.blob_path(row["sha256"]), action.path) in {"missing", "stale"}
+
+
+def _row_now(registry: Registry, path: Path | str) -> sqlite3.Row | None:
+    """The row of a name, read again: a row read before others had their turn says nothing of the name any more."""
+    return next(iter(registry.rows("SELECT * FROM link WHERE path = ?", (str(path),))), None)
+
+
 def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> str:
-    """Write the intent down: `ours`; unless another process has given the name to other bytes since we decided
-    (`lost`: another name is chosen) or to the same bytes of another version (`shared`: nothing is left to do)."""
+    """Write the intent down: `ours`; unless another process has given the name to something since we decided
+    (`lost`: it is decided again) or to the same bytes of another version (`shared`: nothing is left to do)."""
     row = db.execute("SELECT source, version_id, sha256 FROM link WHERE path = ?", (str(action.path),)).fetchone()
-    if row is not None and row["sha256"] != action.sha256:
-        return "lost"
-    if row is not None and (row["source"], row["version_id"]) != (action.source, action.version_id):
-        return "shared"
+    if row is not None:
+        same_bytes = row["sha256"] == action.sha256
+        same_version = (row["source"], row["version_id"]) == (action.source, action.version_id)
+        if same_bytes and not same_version:
+            return "shared"
+        if not same_bytes or action.what != "relink":
+            return "lost"
     _put_row(db, each, action, None)
     return "ours"
 
 
-def _is_installed(registry: Registry, file: _File) -> bool:
-    sql = "SELECT 1 FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?"
-    return bool(registry.rows(sql, (*file.key, file.sha256)))
+def _as_it_is_now(registry: Registry, file: _File) -> _File | None:
+    """The file with the name it has in tree/ by now; None when it was removed."""
+    sql = "SELECT path FROM installed_file WHERE source = ? AND version_id = ? AND file_id = ? AND sha256 = ?"
+    rows = registry.rows(sql, (*file.key, file.file_id, file.sha256))
+    return replace(file, tree=registry.home / rows[0]["path"]) if rows else None
 
 
 def _put_row(db: sqlite3.Connection, each: Ui, action: LinkAction, inode: int | None) -> None:
@@ -788,7 +809,7 @@ def _link(registry: Registry, each: Ui, action: LinkAction, file: _File) -> tupl
     blob = registry.blob_path(file.sha256)
     path = action.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    renew = action.what == "relink" and os.path.lexists(path)  # judged ours when it was decided
+    renew = action.what == "relink" and os.path.lexists(path)  # looked at, and ours
     try:
         try:
             kind = place(blob, path, _ladder(each), shown=file.tree, renew=renew)
@@ -902,8 +923,14 @@ def _alive(pid: int) -> bool:
 def unlink(registry: Registry, version_keys: Collection[Key], *, dry_run: bool = False) -> list[LinkAction]:
     """Take these versions out of every UI: to be called before their rows and blobs go.
 
-    A name that shows bytes another installed version has is left to that one.
+    A name that shows bytes another installed version has is left to that one. Whoever then deletes rows and blobs does
+    it within the same `linking`, or a name could be made again between the two.
     """
+    with registry.linking() if not dry_run else contextlib.nullcontext():
+        return _unlink_versions(registry, version_keys, dry_run=dry_run)
+
+
+def _unlink_versions(registry: Registry, version_keys: Collection[Key], *, dry_run: bool) -> list[LinkAction]:
     rows = [
         row
         for source, version_id in sorted(version_keys)
@@ -937,7 +964,10 @@ def _unlink(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -
 def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -> list[LinkAction]:
     out: list[LinkAction] = []
     gone: list[tuple[str, str, int]] = []
-    for row in rows:
+    for seen in rows:
+        row = seen if dry_run else _row_now(registry, seen["path"])
+        if row is None or _whose(row) != _whose(seen):
+            continue  # another process was faster
         path = Path(row["path"])
         state = "replaced" if row["kind"] == YOURS else _state(row, registry.blob_path(row["sha256"]), path)
         action = LinkAction(
@@ -958,9 +988,13 @@ def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bo
     return out
 
 
+def _whose(row: sqlite3.Row) -> tuple[str, int, str]:
+    return row["source"], row["version_id"], row["sha256"]
+
+
 def _take_away(registry: Registry, path: Path, sha256: str) -> None:
-    rows = registry.rows("SELECT * FROM link WHERE path = ?", (str(path),))
-    if rows and _state(rows[0], registry.blob_path(sha256), path) in {"ok", "stale"}:
+    row = _row_now(registry, path)
+    if row and _state(row, registry.blob_path(sha256), path) in {"ok", "stale"}:
         _remove_sidecars(registry, path)
         path.unlink(missing_ok=True)
 
@@ -1001,10 +1035,7 @@ def repair(
         if (row["source"], row["version_id"], row["sha256"]) not in installed or row["ui"] not in known:
             orphans.append(row)
         elif row["kind"] != YOURS and not dry_run:
-            blob = registry.blob_path(row["sha256"])
-            if _state(row, blob, Path(row["path"])) == "replaced":
-                with registry.transaction() as db:
-                    db.execute("UPDATE link SET kind = ? WHERE path = ?", (YOURS, row["path"]))
+            _give_up_replaced(registry, row)
     for action in _unlink(registry, orphans, dry_run=dry_run):
         out.append(replace(action, note=action.note or "that version is not installed any more"))
     for folder in {Path(row["path"]).parent for row in rows} if not dry_run else ():
@@ -1015,25 +1046,40 @@ def repair(
     return out
 
 
+def _give_up_replaced(registry: Registry, row: sqlite3.Row) -> None:
+    """Note that a person's file is where ours was: looked at twice, the second time while nobody else is at work."""
+    path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
+    if _state(row, blob, path) != "replaced":
+        return
+    with registry.linking():
+        again = _row_now(registry, path)
+        if again and _whose(again) == _whose(row) and blob.exists() and _state(again, blob, path) == "replaced":
+            with registry.transaction() as db:
+                db.execute("UPDATE link SET kind = ? WHERE path = ?", (YOURS, row["path"]))
+
+
 def _forget_empty_names(registry: Registry, known: Mapping[str, Ui]) -> None:
     """Rows whose name still shows nothing after everything was linked: the file is shown under another one.
 
     Without an inode a row is the intent of a process that may be at work; those of today are left to it.
     """
     today = now()[:10]
-    for row in registry.rows("SELECT * FROM link WHERE kind != ?", (YOURS,)):
-        if row["ui"] not in known or not known[row["ui"]].root.is_dir():
+    for seen in registry.rows("SELECT * FROM link WHERE kind != ?", (YOURS,)):
+        if seen["ui"] not in known or not known[seen["ui"]].root.is_dir():
             continue
-        if row["inode"] is None and row["created_at"][:10] == today:
+        if seen["inode"] is None and seen["created_at"][:10] == today:
             continue
-        path = Path(row["path"])
+        path, blob = Path(seen["path"]), registry.blob_path(seen["sha256"])
+        if _state(seen, blob, path) not in {"missing", "stale"}:
+            continue
         with registry.linking():
-            state = _state(row, registry.blob_path(row["sha256"]), path)
+            row = _row_now(registry, path)
+            state = _state(row, blob, path) if row and _whose(row) == _whose(seen) else "ok"
             if state in {"missing", "stale"}:
                 if state == "stale":
                     path.unlink(missing_ok=True)
                 with registry.transaction() as db:
-                    db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
+                    db.execute("DELETE FROM link WHERE path = ?", (seen["path"],))
 
 
 # --- sidecars ---------------------------------------------------------------------------------------------------------
@@ -1050,7 +1096,10 @@ def _write_sidecars(
         item = registry.get(file.version_id, source=file.source)
         if item is None or (not dry_run and not path.exists()):
             continue
-        card = _card(registry, item, file, path)
+        try:
+            card = _card(registry, item, file, path)
+        except FileNotFoundError:  # removed meanwhile
+            continue
         for tool in each.sidecars:
             if tool == "preview":
                 out += _write_preview(registry, each, item, file, path, dry_run=dry_run, picture=picture)

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from registry.errors import NoSpace, VerificationFailed
+from registry.errors import Busy, NoSpace, VerificationFailed
 from registry.fs import allocated, write_atomic
 from registry.store import Blob, BlobStore
 
@@ -482,9 +482,18 @@ def _free_name(folder: Path, name: str) -> Path:
 
 
 def _open(path: Path) -> IO[bytes]:
-    file = path.open("r+b" if path.exists() else "w+b")
-    _lock(file)
-    return file
+    """Our own partial under its lock. Raises Busy when somebody holds a file of this very name for long.
+
+    Others lock it for an instant to see whether it is abandoned, and may take it for that before our lock is on it.
+    """
+    for _ in range(200):
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        with contextlib.suppress(FileNotFoundError):
+            if _lock(file) is not False and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+        time.sleep(0.01)
+    raise Busy(f"another process writes {path}", hint="wait for it, or end it")
 
 
 def _lock(file: IO[bytes]) -> bool | None:

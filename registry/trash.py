@@ -167,10 +167,11 @@ def remove(registry: Registry, plan: RemovalPlan, *, to_trash: bool, reason: str
     count = 0
     for start in range(0, len(plan.versions), CHUNK):
         chunk = plan.versions[start : start + CHUNK]
-        links.unlink(registry, chunk)
-        with registry.changing() as db:
-            for source, version_id in chunk:
-                count += _take_out(registry, db, source, version_id, to_trash=to_trash, reason=reason)
+        with registry.linking():  # or another process could show a file again just before its row goes
+            links.unlink(registry, chunk)
+            with registry.changing() as db:
+                for source, version_id in chunk:
+                    count += _take_out(registry, db, source, version_id, to_trash=to_trash, reason=reason)
     if to_trash:
         return RemovalReport(0, plan.frees, count)
     return RemovalReport(delete_blobs(registry, plan.blobs), 0, count)

@@ -78,6 +78,7 @@ def check(
             problems.append(_about(row, kind, why))
         elif index.how_placed(registry.home / row["path"], registry.blob_path(row["sha256"])) is None:
             problems.append(_about(row, "tree", "its name in tree/ is gone or shows other bytes"))
+    problems = [problem for problem in problems if problem.kind != "missing" or _is_installed(registry, problem)]
     problems += _links(registry, versions)
     if versions is None:
         problems += index_problems(registry)
@@ -106,13 +107,25 @@ def _about(row: Any, kind: str, why: str, path: str = "") -> Problem:
     )  # fmt: skip
 
 
+def _is_installed(registry: Registry, problem: Problem) -> bool:
+    """Not removed by another process since its row was read."""
+    sql = "SELECT 1 FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?"
+    return bool(registry.rows(sql, (problem.source, problem.version_id, problem.sha256)))
+
+
 def _look(registry: Registry, row: Any, *, every: bool, on_bytes: OnBytes) -> tuple[str, str, int]:
     """(problem kind or "", why, bytes hashed or -1)"""
-    path = registry.blob_path(row["sha256"])
     try:
-        status = path.stat()
-    except OSError:
+        return _look_at_bytes(registry, row, every=every, on_bytes=on_bytes)
+    except FileNotFoundError:  # from the start, or taken away while they were read
         return "missing", "its bytes are gone", -1
+    except OSError as error:  # a dying disk
+        return "missing", f"its bytes cannot be read: {error.strerror}", -1
+
+
+def _look_at_bytes(registry: Registry, row: Any, *, every: bool, on_bytes: OnBytes) -> tuple[str, str, int]:
+    path = registry.blob_path(row["sha256"])
+    status = path.stat()
     moved = (status.st_mtime_ns, status.st_size) != (row["mtime_ns"], row["known_size"])
     if not moved and not every:
         return "", "", -1

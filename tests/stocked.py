@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -41,7 +42,8 @@ def put(
     )  # fmt: skip
     if installed_at:  # and not read since
         blob = registry.blob_path(sha)
-        os.utime(blob, (datetime.fromisoformat(installed_at).timestamp(), blob.stat().st_mtime))
+        with contextlib.suppress(FileNotFoundError):  # another process may have removed it by now
+            os.utime(blob, (datetime.fromisoformat(installed_at).timestamp(), blob.stat().st_mtime))
     return sha
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from kills import command, foreign_files, prepare, promises
 from stocked import put
 
@@ -14,20 +16,30 @@ from registry import Registry
 
 
 def test_eight_processes_do_everything_at_once(tmp_path: Path) -> None:
+    everything_at_once(tmp_path, seeds=range(8), steps=25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round", range(int(os.environ.get("HUBCTL_ROUNDS", "5"))))
+def test_twelve_processes_do_everything_for_long(tmp_path: Path, round: int) -> None:
+    """What two processes can do to each other between a look and a step shows once in some hundred runs."""
+    everything_at_once(tmp_path, seeds=range(100 * round, 100 * round + 12), steps=40)
+
+
+def everything_at_once(tmp_path: Path, *, seeds: range, steps: int) -> None:
     home, ui, foreign = tmp_path / "home", tmp_path / "ui", tmp_path / "foreign"
     prepare(home, ui, foreign)
     mine = {**foreign_files(foreign), **foreign_files(ui)}
     at_work = [
         subprocess.Popen(
-            command(home, ui, foreign, seed, 25),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command(home, ui, foreign, seed, steps), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        for seed in range(8)
-    ]  # fmt: skip
+        for seed in seeds
+    ]
     for each in at_work:
-        out, err = each.communicate(timeout=120)
+        out, err = each.communicate(timeout=240)
         assert each.returncode == 0, err
-        assert len(out.split()) == 25
+        assert len(out.split()) == steps
         assert "Traceback" not in err
         assert "locked" not in err
     promises(home, ui, foreign, mine)
