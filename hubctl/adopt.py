@@ -883,13 +883,13 @@ class _Run:
         self._keep_picture(item, known.source, version.id)
 
     def _keep_picture(self, item: Item, source: str, version_id: int) -> None:
-        from registry import links
+        from registry import beside
 
         if item.said.preview:
             try:
                 path = item.path.with_name(item.said.preview)
-                if path.stat().st_size <= links.LARGEST_PREVIEW:
-                    links.keep_preview(self.registry, source, version_id, path.read_bytes())
+                if path.stat().st_size <= beside.LARGEST_PREVIEW:
+                    beside.keep_preview(self.registry, source, version_id, path.read_bytes())
             except (OSError, KnownError) as error:
                 logger.debug("no preview from %s: %s", item.path, error)
 

@@ -110,7 +110,7 @@ def _shows(target: Path, blob: Path) -> bool:
 
 def write_tree(actions: Sequence[TreeAction], registry: Registry, root: Path, *, copy: bool = False) -> None:
     """Carry a tree out. Clashes are left as they are; the caller says so."""
-    from registry.links import place
+    from registry.outside import place
 
     kept = {}
     for action in actions:

@@ -15,8 +15,6 @@ the UI's folders already (adopted ones, say) are left under the name they have.
 from __future__ import annotations
 
 import contextlib
-import filecmp
-import hashlib
 import json
 import os
 import shutil
@@ -27,153 +25,40 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from registry import layouts, pictures, sidecars
-from registry.errors import KnownError, NoPermission, NoSpace, NotFound, UsageError
-from registry.fs import NOT_HERE, fsync_dir, safe_name, write_atomic
+from registry import beside, layouts, outside
+from registry.errors import KnownError, NoSpace
 from registry.manifest import now
+from registry.outside import KINDS, LADDER
+from registry.uis import (
+    YAML,
+    File,
+    Key,
+    LinkAction,
+    Ui,
+    check_ui,
+    has_own_block,
+    rebase,
+    ui,
+    uis,
+    view,
+    write_yaml,
+    yaml_actions,
+)
 
 if TYPE_CHECKING:
-    from registry.local import Installed, Registry
+    from registry.local import Registry
 
-KINDS = ("auto", "reflink", "hardlink", "symlink", "copy")
-LADDER = ("reflink", "hardlink", "symlink", "copy")
-YAML = "yaml"  # the kind of a UI that reads a view of ours instead of getting links in its own folders
+__all__ = [
+    "KINDS", "YAML", "LinkAction", "Ui", "add", "apply", "plan", "remove", "repair", "show", "status", "ui", "uis",
+    "unlink",
+]  # fmt: skip
 YOURS = "replaced"  # the kind of a row whose file was replaced by a person
 CHUNK = 200  # links between two commits
 ROUNDS = 5  # times a name is chosen anew when other processes are faster
-PREVIEWS = "previews"  # previews/<source>/<version id>.<suffix>: pictures a person put beside an adopted file
-SHOWN = frozenset({"png", "jpeg", "webp", "gif"})  # what UIs show as a preview
-LARGEST_PREVIEW = 16 << 20
-Key = tuple[str, int]  # source, version id
 OnStep = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Ui:
-    """A UI folder that shows what is installed."""
-
-    name: str
-    layout: str
-    root: Path
-    kind: str = "auto"
-    template: str | None = None
-    sidecars: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "layout": self.layout,
-            "root": str(self.root),
-            "kind": self.kind,
-            "template": self.template,
-            "sidecars": list(self.sidecars),
-        }
-
-
-@dataclass(frozen=True)
-class LinkAction:
-    """One thing that is done, or was found, for one file in one UI.
-
-    `what`: link · relink · move · unlink · sidecar · preview · settings        changes
-            present · shared                                                    nothing to do: the bytes are there
-            clash · yours · blocked · unplaced · missing · no_root · kept       to know
-    """
-
-    ui: str
-    what: str
-    path: Path
-    kind: str | None = None  # how: hardlink, …
-    sha256: str | None = None
-    source: str | None = None
-    version_id: int | None = None
-    file_id: int | None = None
-    note: str = ""
-    bytes: int = 0  # what a copy takes
-
-    @property
-    def changes(self) -> bool:
-        return self.what in {"link", "relink", "move", "unlink", "sidecar", "preview", "settings"}
-
-    def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "path": str(self.path)}
-
-
-@dataclass(frozen=True)
-class _File:
-    """An installed file as its rows have it."""
-
-    source: str
-    version_id: int
-    file_id: int
-    sha256: str
-    size: int
-    kind: str | None
-    tree: Path
-    base_model: str | None
-    suffix: str
-    values: Mapping[str, Any] = field(compare=False)  # for the name template
-
-    @property
-    def key(self) -> Key:
-        return self.source, self.version_id
-
-
 # --- the UIs ----------------------------------------------------------------------------------------------------------
-
-
-def uis(registry: Registry) -> list[Ui]:
-    """Every linked UI, in the order they were added."""
-    return [
-        Ui(
-            row["name"], row["layout"], Path(row["root"]), row["kind"], row["template"],
-            tuple(json.loads(row["sidecars"] or "[]")),
-        )
-        for row in registry.rows("SELECT * FROM ui ORDER BY added_at, name")
-    ]  # fmt: skip
-
-
-def ui(registry: Registry, name: str) -> Ui:
-    """Raises NotFound with the names there are."""
-    known = uis(registry)
-    for each in known:
-        if each.name == name:
-            return each
-    names = ", ".join(each.name for each in known) or "none yet"
-    raise NotFound(f"no UI is linked as `{name}`", hint=f"linked: {names}; `hubctl link add` adds one")
-
-
-def view(registry: Registry, each: Ui) -> Path:
-    """Where the files of a `--yaml` UI are: a folder of ours that its extra_model_paths.yaml names."""
-    return registry.home / "views" / safe_name(each.name)
-
-
-def check_ui(registry: Registry, new: Ui) -> Ui | None:
-    """The UI of this name that `new` replaces, if any. Raises UsageError and NotFound for what cannot be linked."""
-    layouts.layout(new.layout)
-    if new.template:
-        layouts.check_template(new.template)
-    if new.kind == YAML and new.layout != "comfyui":
-        raise UsageError("only ComfyUI reads an extra_model_paths.yaml", hint="leave out --yaml")
-    unknown = sorted(set(new.sidecars) - set(sidecars.TOOLS))
-    if unknown:
-        raise UsageError(f"no sidecar is called `{unknown[0]}`", hint="known: " + ", ".join(sidecars.TOOLS))
-    if not new.root.is_dir():
-        raise NotFound(f"there is no folder {new.root}", hint="give the UI's own folder, where it is started from")
-    if new.root == registry.home or registry.home in new.root.parents:
-        raise UsageError(f"{new.root} is inside hubctl's own home", hint="give the UI's own folder")
-    previous = None
-    for old in uis(registry):
-        if old.name == new.name:
-            previous = old
-        elif old.root == new.root:
-            raise UsageError(
-                f"{new.root} is linked already, as `{old.name}`", hint=f"`hubctl link remove {old.name}` first"
-            )
-    if previous and previous.root != new.root and previous.root.exists():
-        raise UsageError(
-            f"`{new.name}` is linked already, at {previous.root}", hint="give this one another --name to have both"
-        )
-    return previous
 
 
 def add(
@@ -186,7 +71,7 @@ def add(
 ) -> list[LinkAction]:
     """Remember a UI and link everything installed into it. A UI whose old root is gone is moved to the new one."""
     previous = check_ui(registry, new)
-    actions = _yaml_actions(registry, new, previous)
+    actions = yaml_actions(registry, new, previous)
     if not dry_run:
         with registry.transaction() as db:
             db.execute(
@@ -198,56 +83,9 @@ def add(
                 ),
             )  # fmt: skip
             if previous and previous.root != new.root:
-                _rebase(db, new.name, previous.root, new.root)
-        _write_yaml(registry, new, previous)
+                rebase(db, new.name, previous.root, new.root)
+        write_yaml(registry, new, previous)
     return actions + apply(registry, dry_run=dry_run, only=[new], on_step=on_step, picture=picture)
-
-
-def _rebase(db: sqlite3.Connection, name: str, old: Path, new: Path) -> None:
-    """The folder was moved, and our names with it."""
-    start = str(old) + os.sep
-    for table, where in (("link", "ui = ? AND "), ("sidecar", "")):
-        args = (name,) if where else ()
-        for row in db.execute(
-            f"SELECT path FROM {table} WHERE {where}substr(path, 1, ?) = ?", (*args, len(start), start)
-        ):
-            db.execute(
-                f"UPDATE OR REPLACE {table} SET path = ? WHERE path = ?",
-                (str(new) + os.sep + row["path"][len(start) :], row["path"]),
-            )
-
-
-def _yaml_actions(registry: Registry, new: Ui, previous: Ui | None) -> list[LinkAction]:
-    if YAML not in {new.kind, previous.kind if previous else None}:
-        return []
-    path = new.root / "extra_model_paths.yaml"
-    text = _text(path)
-    after = layouts.with_block(text, layouts.yaml_block(view(registry, new)) if new.kind == YAML else None)
-    note = f"block `{layouts.YAML_BLOCK}` " + ("written" if new.kind == YAML else "taken out")
-    return [LinkAction(new.name, "settings", path, note=note)] if after != text else []
-
-
-def _write_yaml(registry: Registry, new: Ui, previous: Ui | None = None, *, take_out: bool = False) -> None:
-    if YAML not in {new.kind, previous.kind if previous else None}:
-        return
-    path = new.root / "extra_model_paths.yaml"
-    text = _text(path)
-    wanted = None if take_out or new.kind != YAML else layouts.yaml_block(view(registry, new))
-    after = layouts.with_block(text, wanted)
-    if after == text:
-        return
-    if after:
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        write_atomic(path, after.encode("utf-8", "surrogateescape"), mode=mode)
-    else:  # nothing but our block was in it
-        path.unlink()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return ""
 
 
 def remove(registry: Registry, name: str, *, dry_run: bool = False) -> list[LinkAction]:
@@ -260,7 +98,7 @@ def _remove(registry: Registry, each: Ui, *, dry_run: bool) -> list[LinkAction]:
     name = each.name
     rows = registry.rows("SELECT * FROM link WHERE ui = ? ORDER BY path", (name,))
     actions = []
-    if each.kind == YAML and each.root.is_dir() and _own_block(each.root):
+    if each.kind == YAML and each.root.is_dir() and has_own_block(each.root):
         actions.append(
             LinkAction(name, "settings", each.root / "extra_model_paths.yaml", note="block `hubctl` taken out")
         )
@@ -269,21 +107,17 @@ def _remove(registry: Registry, each: Ui, *, dry_run: bool) -> list[LinkAction]:
     actions += _unlink(registry, rows, dry_run=dry_run)
     if not dry_run:
         start = str(each.root) + os.sep
-        _forget_sidecars(
+        beside.forget(
             registry, registry.rows("SELECT * FROM sidecar WHERE substr(path, 1, ?) = ?", (len(start), start))
         )
         if each.root.is_dir():
-            _write_yaml(registry, each, take_out=True)
+            write_yaml(registry, each, take_out=True)
         if each.kind == YAML:
             _remove_empty_below(view(registry, each))
         with registry.transaction() as db:
             db.execute("DELETE FROM link WHERE ui = ?", (name,))
             db.execute("DELETE FROM ui WHERE name = ?", (name,))
     return actions
-
-
-def _own_block(root: Path) -> bool:
-    return f"{layouts.YAML_BLOCK}:" in _text(root / "extra_model_paths.yaml")
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------
@@ -293,10 +127,10 @@ def _own_block(root: Path) -> bool:
 class _Plan:
     """What one UI needs. `steps` change something, in order; `notes` are worth knowing."""
 
-    steps: list[tuple[LinkAction, _File, Path | None]] = field(default_factory=list)  # action, file, old path of a move
+    steps: list[tuple[LinkAction, File, Path | None]] = field(default_factory=list)  # action, file, old path of a move
     notes: list[LinkAction] = field(default_factory=list)
-    shown: list[tuple[_File, Path]] = field(default_factory=list)  # where each file is in the end, for its sidecars
-    lost: list[_File] = field(default_factory=list)  # whose name another process took meanwhile: decide again
+    shown: list[tuple[File, Path]] = field(default_factory=list)  # where each file is in the end, for its sidecars
+    lost: list[File] = field(default_factory=list)  # whose name another process took meanwhile: decide again
 
 
 def plan(
@@ -347,7 +181,7 @@ def apply(
             done += _perform(registry, each, again, on_step)
             found.notes, found.lost = found.notes + again.notes, again.lost
         out += done + found.notes
-        out += _write_sidecars(registry, each, found.shown, dry_run=dry_run, picture=picture)
+        out += beside.write(registry, each, found.shown, dry_run=dry_run, picture=picture)
     return out
 
 
@@ -370,22 +204,16 @@ def _settle(registry: Registry, each: Ui) -> None:
     with registry.linking():  # whoever wrote one and is at work holds this: what is left is of the dead
         for row in registry.rows(sql, (each.name,)):
             path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
-            state = _state(row, blob, path)
+            state = outside.state(row, blob, path)
             with registry.transaction() as db:
                 if state == "replaced":
                     db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
                 elif state != "missing":
-                    kind, inode = _kind_of(path, blob), path.lstat().st_ino
+                    kind, inode = outside.kind_of(path, blob), path.lstat().st_ino
                     db.execute("UPDATE link SET kind = ?, inode = ? WHERE path = ?", (kind, inode, row["path"]))
 
 
-def _kind_of(path: Path, blob: Path) -> str:
-    if path.is_symlink():
-        return "symlink"
-    return "hardlink" if path.exists() and blob.exists() and path.samefile(blob) else "copy"
-
-
-def _files(registry: Registry, keys: Collection[Key] | None) -> list[_File]:
+def _files(registry: Registry, keys: Collection[Key] | None) -> list[File]:
     """Installed files in a fixed order: who comes first gets the plain name."""
     sql = (
         "SELECT f.source, f.version_id, f.file_id, f.name, f.role, f.sha256, f.size, f.path, f.facts, v.model_id, "
@@ -404,14 +232,14 @@ def _files(registry: Registry, keys: Collection[Key] | None) -> list[_File]:
     return [_file(registry, row) for row in rows]
 
 
-def _file(registry: Registry, row: sqlite3.Row) -> _File:
+def _file(registry: Registry, row: sqlite3.Row) -> File:
     facts = json.loads(row["facts"] or "{}")
     tags = json.loads(row["tags"] or "[]")
     suffix = PurePosixPath(row["name"]).suffix
     if suffix.lower() not in layouts.SUFFIXES:
         suffix = Path(row["path"]).suffix
     stem = row["name"].removesuffix(suffix) if suffix else row["name"]
-    return _File(
+    return File(
         source=row["source"],
         version_id=row["version_id"],
         file_id=row["file_id"],
@@ -462,7 +290,7 @@ class _Here:
                 if (status.st_size, status.st_mtime_ns, status.st_ino) == (row["size"], row["mtime_ns"], row["inode"]):
                     self._hashes.setdefault(row["sha256"], []).append(path)
 
-    def path(self, file: _File, blob: os.stat_result, *, but: Collection[str]) -> Path | None:
+    def path(self, file: File, blob: os.stat_result, *, but: Collection[str]) -> Path | None:
         """A name these bytes have in a folder of their kind, other than those in `but`."""
         names = self._inodes.get((blob.st_dev, blob.st_ino), []) + self._hashes.get(file.sha256, [])
         kinds = (file.kind or "", *layouts.FALLBACKS.get(file.kind or "", ()))
@@ -495,14 +323,15 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             continue
 
 
-def _decide(registry: Registry, each: Ui, files: Sequence[_File]) -> _Plan:
+def _decide(registry: Registry, each: Ui, files: Sequence[File]) -> _Plan:
     layout = layouts.layout(each.layout)
     found = layouts.folders(layout, each.root)
     template = each.template or layout.template
     rows = [
         row
         for row in registry.rows("SELECT * FROM link WHERE ui = ?", (each.name,))
-        if row["inode"] is not None or _state(row, registry.blob_path(row["sha256"]), Path(row["path"])) != "replaced"
+        if row["inode"] is not None
+        or outside.state(row, registry.blob_path(row["sha256"]), Path(row["path"])) != "replaced"
     ]
     ours = {row["path"]: row for row in rows}
     mine: dict[tuple[str, int, str], sqlite3.Row] = {(r["source"], r["version_id"], r["sha256"]): r for r in rows}
@@ -515,7 +344,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[_File]) -> _Plan:
             continue
         folder = layouts.write_folder(layout, each.root, found, file.kind, file.base_model)
         if folder is None:
-            out.notes.append(_action(each, "unplaced", each.root, file, note=f"{layout.title} has no folder for it"))
+            out.notes.append(each.action("unplaced", each.root, file, note=f"{layout.title} has no folder for it"))
             continue
         if each.kind == YAML:
             default = layout.folder(file.kind, file.base_model) or ""
@@ -524,7 +353,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[_File]) -> _Plan:
             blob = registry.blob_path(file.sha256).stat()
         except OSError:
             out.notes.append(
-                _action(each, "missing", registry.blob_path(file.sha256), file, note="its bytes are not in the store")
+                each.action("missing", registry.blob_path(file.sha256), file, note="its bytes are not in the store")
             )
             continue
         names = list(_candidates(registry, template, folder, file))
@@ -532,7 +361,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[_File]) -> _Plan:
     return out
 
 
-def _candidates(registry: Registry, template: str, folder: Path, file: _File) -> Iterator[Path]:
+def _candidates(registry: Registry, template: str, folder: Path, file: File) -> Iterator[Path]:
     values = dict(file.values)
     if "{nsfw}" in template:
         item = registry.get(file.version_id, source=file.source)
@@ -547,56 +376,50 @@ def _candidates(registry: Registry, template: str, folder: Path, file: _File) ->
 
 
 def _decide_one(
-    registry: Registry, each: Ui, file: _File, blob: os.stat_result, names: list[Path], row: sqlite3.Row | None,
+    registry: Registry, each: Ui, file: File, blob: os.stat_result, names: list[Path], row: sqlite3.Row | None,
     ours: Mapping[str, sqlite3.Row], taken: dict[str, str], here: _Here, out: _Plan,
 ) -> None:  # fmt: skip
     old: Path | None = None
     if row is not None:
         path = Path(row["path"])
         if row["kind"] == YOURS:
-            out.notes.append(_action(each, "yours", path, file, note="replaced by a file of yours, which stays"))
+            out.notes.append(each.action("yours", path, file, note="replaced by a file of yours, which stays"))
             return
-        state = _state(row, registry.blob_path(file.sha256), path)
+        state = outside.state(row, registry.blob_path(file.sha256), path)
         if state == "replaced" and path in names:
-            out.notes.append(_action(each, "yours", path, file, note="replaced by a file of yours, which stays"))
+            out.notes.append(each.action("yours", path, file, note="replaced by a file of yours, which stays"))
             return
         if path in names:
             out.shown.append((file, path))
             if state in {"missing", "stale"}:
-                action = _action(each, "relink", path, file, note="the link was gone" if state == "missing" else "")
+                action = each.action("relink", path, file, note="the link was gone" if state == "missing" else "")
                 out.steps.append((_with_kind(registry, each, action, blob.st_size), file, None))
             return
         old = path  # the template or the kind's folder changed
     elif (there := here.path(file, blob, but=ours)) is not None:
         out.shown.append((file, there))
-        out.notes.append(_action(each, "present", there, file, note="already there under your own name"))
+        out.notes.append(each.action("present", there, file, note="already there under your own name"))
         return
     for path in names:
         key = str(path).casefold()
         if taken.get(key) == file.sha256:
-            out.notes.append(_action(each, "shared", path, file, note="another version shows the same bytes there"))
+            out.notes.append(each.action("shared", path, file, note="another version shows the same bytes there"))
             return
         if key in taken:
             continue
         if os.path.lexists(path):
-            if _same_bytes(path, registry.blob_path(file.sha256)):
+            if outside.same_bytes(path, registry.blob_path(file.sha256)):
                 out.shown.append((file, path))
-                out.notes.append(_action(each, "present", path, file, note="the same bytes are already there"))
+                out.notes.append(each.action("present", path, file, note="the same bytes are already there"))
                 return
-            out.notes.append(_action(each, "clash", path, file, note="the name is taken by a file of yours"))
+            out.notes.append(each.action("clash", path, file, note="the name is taken by a file of yours"))
             continue
         taken[key] = file.sha256
-        action = _action(each, "move" if old else "link", path, file, note=f"was {old}" if old else "")
+        action = each.action("move" if old else "link", path, file, note=f"was {old}" if old else "")
         out.steps.append((_with_kind(registry, each, action, blob.st_size), file, old))
         out.shown.append((file, path))
         return
-    out.notes.append(_action(each, "blocked", names[0], file, note="every name for it is taken"))
-
-
-def _action(each: Ui, what: str, path: Path, file: _File, *, note: str = "") -> LinkAction:
-    return LinkAction(
-        each.name, what, path, None, file.sha256, file.source, file.version_id, file.file_id, note, bytes=0
-    )
+    out.notes.append(each.action("blocked", names[0], file, note="every name for it is taken"))
 
 
 def _with_kind(registry: Registry, each: Ui, action: LinkAction, size: int) -> LinkAction:
@@ -604,82 +427,14 @@ def _with_kind(registry: Registry, each: Ui, action: LinkAction, size: int) -> L
     kinds = _ladder(each)
     kind = kinds[0]
     if len(kinds) > 1:
-        kind = "hardlink" if _device(registry.home) == _device(action.path) else "symlink"
-        if kind == "hardlink" and _reflinks(registry):
+        kind = "hardlink" if outside.device(registry.home) == outside.device(action.path) else "symlink"
+        if kind == "hardlink" and outside.reflinks(registry):
             kind = "reflink"
     return replace(action, kind=kind, bytes=size if kind == "copy" else 0)
 
 
 def _ladder(each: Ui) -> tuple[str, ...]:
     return LADDER if each.kind in {"auto", YAML} else (each.kind,)
-
-
-def _device(path: Path) -> int | None:
-    while True:
-        try:
-            return path.stat().st_dev
-        except OSError:
-            if path == path.parent:
-                return None
-            path = path.parent
-
-
-_REFLINKS: dict[int, bool] = {}  # volume → whether it can share extents
-
-
-def _reflinks(registry: Registry) -> bool:
-    """Whether the home's volume clones files; tried once, in the home."""
-    device = _device(registry.home) or 0
-    if device not in _REFLINKS:
-        from registry.fs import reflink
-
-        source = registry.home / f".probe.{os.getpid()}"
-        target = source.with_suffix(".clone")
-        try:
-            source.write_bytes(b"probe" * 1000)
-            reflink(source, target)
-            _REFLINKS[device] = True
-        except (OSError, ImportError):
-            _REFLINKS[device] = False
-        finally:
-            for each in (source, target):
-                with contextlib.suppress(OSError):
-                    each.unlink(missing_ok=True)
-    return _REFLINKS[device]
-
-
-def _state(row: Mapping[str, Any] | sqlite3.Row, blob: Path, path: Path) -> str:
-    """ok · missing · stale (ours, but to be made anew) · replaced (a person's)."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return "missing"
-    if path.is_symlink():
-        try:
-            return "ok" if path.samefile(blob) else "replaced"
-        except OSError:  # points nowhere: no bytes can be lost
-            return "stale" if row["kind"] == "symlink" or row["inode"] is None else "replaced"
-    try:
-        there = blob.stat()
-    except OSError:
-        return "ok" if status.st_ino == row["inode"] else "replaced"
-    if (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino):
-        return "ok"
-    copied = status.st_ino == row["inode"] and status.st_mtime_ns == there.st_mtime_ns
-    if row["kind"] in {"copy", "reflink"} and copied and status.st_size == there.st_size:
-        return "ok"
-    if not _same_bytes(path, blob):
-        return "replaced"
-    return "ok" if row["kind"] in {"copy", "reflink"} else "stale"
-
-
-def _same_bytes(path: Path, blob: Path) -> bool:
-    try:
-        if path.samefile(blob):
-            return True
-        return path.is_file() and path.stat().st_size == blob.stat().st_size and filecmp.cmp(path, blob, shallow=False)
-    except OSError:
-        return False
 
 
 def _check_space(each: Ui, found: _Plan) -> None:
@@ -717,7 +472,7 @@ def _perform(registry: Registry, each: Ui, found: _Plan, on_step: OnStep) -> lis
 def _perform_some(
     registry: Registry,
     each: Ui,
-    chunk: Sequence[tuple[LinkAction, _File, Path | None]],
+    chunk: Sequence[tuple[LinkAction, File, Path | None]],
     found: _Plan,
     on_name: Callable[[str], None],
 ) -> list[LinkAction]:
@@ -760,7 +515,9 @@ def _perform_some(
 def _may_relink(registry: Registry, action: LinkAction) -> bool:
     """Whether a name that was missing or stale when it was decided is so still."""
     row = _row_now(registry, action.path)
-    return row is not None and _state(row, registry.blob_path(row["sha256"]), action.path) in {"missing", "stale"}
+    if row is None:
+        return False
+    return outside.state(row, registry.blob_path(row["sha256"]), action.path) in {"missing", "stale"}
 
 
 def _row_now(registry: Registry, path: Path | str) -> sqlite3.Row | None:
@@ -783,7 +540,7 @@ def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> str:
     return "ours"
 
 
-def _as_it_is_now(registry: Registry, file: _File) -> _File | None:
+def _as_it_is_now(registry: Registry, file: File) -> File | None:
     """The file with the name it has in tree/ by now; None when it was removed."""
     sql = "SELECT path FROM installed_file WHERE source = ? AND version_id = ? AND file_id = ? AND sha256 = ?"
     rows = registry.rows(sql, (*file.key, file.file_id, file.sha256))
@@ -804,7 +561,7 @@ def _put_row(db: sqlite3.Connection, each: Ui, action: LinkAction, inode: int | 
     )  # fmt: skip
 
 
-def _link(registry: Registry, each: Ui, action: LinkAction, file: _File) -> tuple[LinkAction, int | None] | None:
+def _link(registry: Registry, each: Ui, action: LinkAction, file: File) -> tuple[LinkAction, int | None] | None:
     """Make one name; returns the action with its kind and the inode, or None when a person's file is in the way."""
     blob = registry.blob_path(file.sha256)
     path = action.path
@@ -812,11 +569,11 @@ def _link(registry: Registry, each: Ui, action: LinkAction, file: _File) -> tupl
     renew = action.what == "relink" and os.path.lexists(path)  # looked at, and ours
     try:
         try:
-            kind = place(blob, path, _ladder(each), shown=file.tree, renew=renew)
+            kind = outside.place(blob, path, _ladder(each), shown=file.tree, renew=renew)
         except FileExistsError:
-            if not _same_bytes(path, blob):
+            if not outside.same_bytes(path, blob):
                 return None
-            kind = _kind_of(path, blob)
+            kind = outside.kind_of(path, blob)
         return replace(action, kind=kind), path.lstat().st_ino
     except FileNotFoundError:
         if blob.exists() and path.parent.is_dir() and os.path.lexists(path):
@@ -824,97 +581,10 @@ def _link(registry: Registry, each: Ui, action: LinkAction, file: _File) -> tupl
         return None  # another process removed the version, or the link, meanwhile
 
 
-def place(blob: Path, path: Path, kinds: Sequence[str], *, shown: Path, renew: bool = False) -> str:
-    """Make `path` show `blob` by the first kind that works here; nothing that exists is overwritten unless `renew`.
-
-    A symlink points to `shown`, a name with the suffix loaders go by. Copies and clones are made beside, complete, and
-    then get the name. Raises FileExistsError, NoPermission.
-    """
-    beside = path.with_name(f"{TEMPORARY}{blob.name[:12]}-{os.getpid()}.tmp")
-    for kind in kinds:
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
-            _make(kind, blob, beside if renew or kind in {"reflink", "copy"} else path, shown)
-            if renew:
-                beside.replace(path)
-            elif kind in {"reflink", "copy"}:
-                _name(beside, path)
-        except FileExistsError:
-            beside.unlink(missing_ok=True)
-            raise
-        except (OSError, ImportError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno not in NOT_HERE:
-                raise
-        else:
-            fsync_dir(path.parent)
-            return kind
-    raise NoPermission(f"`{path}` cannot be linked to the store", hint="try another --kind: " + ", ".join(KINDS))
-
-
-TEMPORARY = ".hubctl-"
-
-
-def _make(kind: str, blob: Path, path: Path, shown: Path) -> None:
-    if kind == "hardlink":
-        os.link(blob.resolve(), path)  # a blob may itself point to a file on another volume
-    elif kind == "symlink":
-        path.symlink_to(shown if shown.exists() else blob)
-    else:
-        from registry.fs import reflink
-
-        if kind == "reflink":
-            reflink(blob, path)
-        else:
-            shutil.copyfile(blob, path)
-        status = blob.stat()
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that a look tells whether it is still ours
-
-
-def _name(beside: Path, path: Path) -> None:
-    """Give a finished copy its name, unless somebody was faster."""
-    try:
-        os.link(beside, path)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno not in NOT_HERE:
-            raise
-        if os.path.lexists(path):
-            raise FileExistsError(str(path)) from None
-        beside.rename(path)
-        return
-    beside.unlink()
-
-
 def _sweep(found: _Plan) -> None:
     """Remove what a killed copy left in the folders we are about to use."""
     for folder in {action.path.parent for action, _, _ in found.steps} | {path.parent for _, path in found.shown}:
-        sweep(folder)
-
-
-def sweep(folder: Path) -> list[Path]:
-    """Remove half-made copies of dead processes from a folder; returns their paths."""
-    gone = []
-    with contextlib.suppress(OSError):
-        for path in folder.glob(f"{TEMPORARY}*.tmp"):
-            owner = path.stem.rsplit("-", 1)[-1]
-            if owner.isdigit() and not _alive(int(owner)):
-                path.unlink(missing_ok=True)
-                gone.append(path)
-    return gone
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        outside.sweep(folder)
 
 
 # --- taking away ------------------------------------------------------------------------------------------------------
@@ -969,7 +639,7 @@ def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bo
         if row is None or _whose(row) != _whose(seen):
             continue  # another process was faster
         path = Path(row["path"])
-        state = "replaced" if row["kind"] == YOURS else _state(row, registry.blob_path(row["sha256"]), path)
+        state = "replaced" if row["kind"] == YOURS else outside.state(row, registry.blob_path(row["sha256"]), path)
         action = LinkAction(
             row["ui"] or row["layout"], "unlink", path, row["kind"], row["sha256"], row["source"], row["version_id"]
         )
@@ -978,7 +648,7 @@ def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bo
         elif state != "missing":
             out.append(action)
         if not dry_run:
-            _remove_sidecars(registry, path)
+            beside.remove(registry, path)
             if state in {"ok", "stale"}:
                 path.unlink(missing_ok=True)
             gone.append((row["path"], row["source"], row["version_id"]))
@@ -994,8 +664,8 @@ def _whose(row: sqlite3.Row) -> tuple[str, int, str]:
 
 def _take_away(registry: Registry, path: Path, sha256: str) -> None:
     row = _row_now(registry, path)
-    if row and _state(row, registry.blob_path(sha256), path) in {"ok", "stale"}:
-        _remove_sidecars(registry, path)
+    if row and outside.state(row, registry.blob_path(sha256), path) in {"ok", "stale"}:
+        beside.remove(registry, path)
         path.unlink(missing_ok=True)
 
 
@@ -1039,7 +709,7 @@ def repair(
     for action in _unlink(registry, orphans, dry_run=dry_run):
         out.append(replace(action, note=action.note or "that version is not installed any more"))
     for folder in {Path(row["path"]).parent for row in rows} if not dry_run else ():
-        out += [LinkAction("", "unlink", path, note="half-made copy of a killed run") for path in sweep(folder)]
+        out += [LinkAction("", "unlink", path, note="half-made copy of a killed run") for path in outside.sweep(folder)]
     out += apply(registry, dry_run=dry_run, on_step=on_step, picture=picture)
     if not dry_run:
         _forget_empty_names(registry, known)
@@ -1049,11 +719,11 @@ def repair(
 def _give_up_replaced(registry: Registry, row: sqlite3.Row) -> None:
     """Note that a person's file is where ours was: looked at twice, the second time while nobody else is at work."""
     path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
-    if _state(row, blob, path) != "replaced":
+    if outside.state(row, blob, path) != "replaced":
         return
     with registry.linking():
         again = _row_now(registry, path)
-        if again and _whose(again) == _whose(row) and blob.exists() and _state(again, blob, path) == "replaced":
+        if again and _whose(again) == _whose(row) and blob.exists() and outside.state(again, blob, path) == "replaced":
             with registry.transaction() as db:
                 db.execute("UPDATE link SET kind = ? WHERE path = ?", (YOURS, row["path"]))
 
@@ -1070,164 +740,16 @@ def _forget_empty_names(registry: Registry, known: Mapping[str, Ui]) -> None:
         if seen["inode"] is None and seen["created_at"][:10] == today:
             continue
         path, blob = Path(seen["path"]), registry.blob_path(seen["sha256"])
-        if _state(seen, blob, path) not in {"missing", "stale"}:
+        if outside.state(seen, blob, path) not in {"missing", "stale"}:
             continue
         with registry.linking():
             row = _row_now(registry, path)
-            state = _state(row, blob, path) if row and _whose(row) == _whose(seen) else "ok"
+            state = outside.state(row, blob, path) if row and _whose(row) == _whose(seen) else "ok"
             if state in {"missing", "stale"}:
                 if state == "stale":
                     path.unlink(missing_ok=True)
                 with registry.transaction() as db:
                     db.execute("DELETE FROM link WHERE path = ?", (seen["path"],))
-
-
-# --- sidecars ---------------------------------------------------------------------------------------------------------
-
-
-def _write_sidecars(
-    registry: Registry, each: Ui, shown: Sequence[tuple[_File, Path]], *, dry_run: bool,
-    picture: Callable[[str], bytes] | None,
-) -> list[LinkAction]:  # fmt: skip
-    if not each.sidecars:
-        return []
-    out: list[LinkAction] = []
-    for file, path in shown:
-        item = registry.get(file.version_id, source=file.source)
-        if item is None or (not dry_run and not path.exists()):
-            continue
-        try:
-            card = _card(registry, item, file, path)
-        except FileNotFoundError:  # removed meanwhile
-            continue
-        for tool in each.sidecars:
-            if tool == "preview":
-                out += _write_preview(registry, each, item, file, path, dry_run=dry_run, picture=picture)
-            else:
-                out += _write_sidecar(registry, each, tool, card, file, dry_run=dry_run)
-    return out
-
-
-def _card(registry: Registry, item: Installed, file: _File, path: Path) -> sidecars.Card:
-    wire_file = next((f for f in item.version.files if f.id == file.file_id), None)
-    status = registry.blob_path(file.sha256).stat()
-    return sidecars.Card(
-        path=path,
-        kind=file.kind or "other",
-        sha256=file.sha256,
-        size=file.size,
-        mtime=status.st_mtime,
-        source=file.source,
-        model=item.model.dump(),
-        version=item.version.dump(),
-        words=item.trigger_words,
-        weight=item.weight,
-        notes=item.notes,
-        file=wire_file.dump() if wire_file else {},
-    )
-
-
-def _write_sidecar(
-    registry: Registry, each: Ui, tool: str, card: sidecars.Card, file: _File, *, dry_run: bool
-) -> list[LinkAction]:
-    ours = sidecars.content(tool, card)
-    if not ours:
-        return []
-    path = card.path.with_name(card.stem + sidecars.ENDINGS[tool])
-    existing = sidecars.load(path)
-    if existing is None and os.path.lexists(path):
-        return [_action(each, "kept", path, file, note="a file of yours that is no JSON object")]
-    rows = registry.rows("SELECT written FROM sidecar WHERE path = ?", (str(path),))
-    merged = sidecars.merge(existing, ours, rows[0]["written"] if rows else None)
-    out = []
-    if merged.kept and existing is not None and rows:
-        out.append(_action(each, "kept", path, file, note="edited by hand: " + ", ".join(merged.kept[:5])))
-    if merged.changed:
-        out.append(_action(each, "sidecar", path, file, note=tool if existing is None else f"{tool}, merged"))
-    if dry_run:
-        return out
-    if existing is None:  # the record first: a sidecar of ours is never unknown
-        _remember(registry, path, merged.written)
-    if merged.changed:
-        write_atomic(path, sidecars.dump(merged.data))
-    if existing is not None and (not rows or rows[0]["written"] != merged.written):
-        _remember(registry, path, merged.written)
-    return out
-
-
-def _remember(registry: Registry, path: Path, written: str) -> None:
-    with registry.transaction() as db:
-        db.execute("INSERT OR REPLACE INTO sidecar(path, written) VALUES (?, ?)", (str(path), written))
-
-
-def keep_preview(registry: Registry, source: str, version_id: int, data: bytes) -> Path | None:
-    """Keep a person's own picture of a version, to be shown in every UI; None when it is no picture."""
-    root = registry.home / PREVIEWS
-    if found := pictures.find(root, source, version_id):
-        return found
-    if pictures.suffix_of(data) not in SHOWN or len(data) > LARGEST_PREVIEW:
-        return None
-    return pictures.put(root, source, version_id, data)
-
-
-def _picture_of(registry: Registry, item: Installed, fetch: Callable[[str], bytes] | None) -> Path | None:
-    """A person's own picture, else the tamest of the first ten examples, fetched where that is possible."""
-    if own := pictures.find(registry.home / PREVIEWS, item.source, item.version.id):
-        return own
-    images = [i for i in item.version.images[:10] if i.url and i.image_id and i.type in (None, "image")]
-    for image in sorted(images, key=lambda i: i.nsfw_level if isinstance(i.nsfw_level, int) else 1):
-        number = image.image_id or 0
-        here = registry.picture(number, source=item.source)
-        if here is None and fetch is not None:
-            with contextlib.suppress(KnownError, OSError):  # an ornament: no link fails for it
-                here = registry.put_picture(number, fetch(image.url or ""), source=item.source)
-        if here is not None and here.suffix.removeprefix(".") in SHOWN:
-            return here
-        if fetch is not None:
-            return None
-    return None
-
-
-def _write_preview(
-    registry: Registry, each: Ui, item: Installed, file: _File, path: Path, *, dry_run: bool,
-    picture: Callable[[str], bytes] | None,
-) -> list[LinkAction]:  # fmt: skip
-    stem = path.name.removesuffix(path.suffix)
-    for mark in ("", ".preview"):
-        if any(os.path.lexists(path.with_name(stem + mark + suffix)) for suffix in sidecars.PICTURES):
-            return []
-    kept = _picture_of(registry, item, None if dry_run else picture)
-    if kept is None:
-        return []
-    target = path.with_name(f"{stem}.preview{kept.suffix}")
-    if not dry_run:
-        data = kept.read_bytes()
-        _remember(registry, target, json.dumps({"picture": hashlib.sha256(data).hexdigest()}))
-        write_atomic(target, data)
-    return [_action(each, "preview", target, file)]
-
-
-def _remove_sidecars(registry: Registry, path: Path) -> None:
-    """Take away what we wrote beside a file and nobody changed."""
-    stem = path.name.removesuffix(path.suffix)
-    names = [str(path.with_name(stem + ending)) for ending in sidecars.ENDINGS.values()]
-    names += [str(path.with_name(stem + mark + picture)) for mark in ("", ".preview") for picture in sidecars.PICTURES]
-    marks = ",".join("?" * len(names))
-    _forget_sidecars(registry, registry.rows(f"SELECT * FROM sidecar WHERE path IN ({marks})", names))
-
-
-def _forget_sidecars(registry: Registry, rows: Sequence[sqlite3.Row]) -> None:
-    for row in rows:
-        path = Path(row["path"])
-        if path.name.endswith(sidecars.PICTURES):
-            with contextlib.suppress(OSError):
-                if json.loads(row["written"]).get("picture") == hashlib.sha256(path.read_bytes()).hexdigest():
-                    path.unlink()
-        elif (data := sidecars.load(path)) is not None and sidecars.all_ours(data, row["written"]):
-            path.unlink(missing_ok=True)
-    if rows:
-        with registry.transaction() as db:
-            db.executemany("DELETE FROM sidecar WHERE path = ?", [(row["path"],) for row in rows])
 
 
 def status(registry: Registry, each: Ui) -> dict[str, Any]:

@@ -470,14 +470,14 @@ def take(registry: Registry, found: Found, sha256: str, *, other_volume: str = "
 def _join(source: Path, target: Path) -> str:
     """Clone where the volume can (then each is free to change), else another name for the same inode."""
     from registry.fs import reflink
-    from registry.links import TEMPORARY, _name
+    from registry.outside import TEMPORARY, give_name
 
     beside = target.with_name(f"{TEMPORARY}{target.name[:12]}-{os.getpid()}.tmp")
     with contextlib.suppress(FileExistsError):
         try:
             reflink(source, beside)
             beside.chmod(0o444)
-            _name(beside, target)
+            give_name(beside, target)
             return "reflink"
         except (ImportError, OSError) as error:
             beside.unlink(missing_ok=True)
@@ -520,7 +520,7 @@ def replace_by_link(registry: Registry, found: Found, sha256: str, shown: Path |
 
     Returns the kind of link. Raises Changed when it is not the file that was scanned or not the same bytes.
     """
-    from registry.links import place
+    from registry.outside import place
 
     blob = registry.blob_path(sha256)
     if not blob.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from registry import Manifest, Registry, links, wire
+from registry import Manifest, Registry, beside, links, wire
 from registry.errors import NoPermission, NotFound, UsageError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
@@ -313,7 +313,7 @@ ALL = ("civitai", "a1111", "lora-manager", "stability", "swarm", "preview")
 def test_sidecars_of_five_tools_and_a_preview_come_and_go(home: Path, tmp_path: Path) -> None:
     with Registry.open(home) as registry:
         install(registry, b"lora")
-        links.keep_preview(registry, "civitai", 11, PNG)
+        beside.keep_preview(registry, "civitai", 11, PNG)
         comfy(registry, tmp_path / "ui", sidecars=ALL)
         folder = tmp_path / "ui/models/loras"
         assert tree(folder) == {
@@ -352,7 +352,7 @@ def test_sidecars_that_are_no_json_and_pictures_of_ones_own_are_left(home: Path,
     (folder / "thanos.png").write_bytes(b"my picture")
     with Registry.open(home) as registry:
         install(registry, b"lora")
-        links.keep_preview(registry, "civitai", 11, PNG)
+        beside.keep_preview(registry, "civitai", 11, PNG)
         comfy(registry, tmp_path / "ui", sidecars=("a1111", "preview"))
         assert (folder / "thanos.json").read_text() == "not json"
         assert tree(folder) == {"thanos.safetensors", "thanos.json", "thanos.png"}
