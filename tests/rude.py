@@ -65,6 +65,8 @@ class RudeHub:
     together: float | None = None  # bytes/s, all connections
     crawl: tuple[int, float] | None = None  # connections that start before this byte are quick, the next one is not
     latency: float = 0.0  # seconds before each answer
+    held: int | None = None  # bytes after which each answer of the storage waits for `release`
+    retry_after: str = "0"  # what a busy hub says
     etag: str | None = '"v1"'
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)  # path → fixed answer
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # host, path, headers
@@ -98,7 +100,7 @@ class RudeHub:
                 """Clients hang up here all the time."""
 
         self._lock, self._line = threading.Lock(), threading.Lock()
-        self._closing = threading.Event()
+        self._closing, self._released = threading.Event(), threading.Event()
         self._make = lambda port: Server(("127.0.0.1", port), Handler)
         self._open(0)
         return self
@@ -119,8 +121,13 @@ class RudeHub:
         self._closing.clear()
         self._open(self.port)
 
+    def release(self) -> None:
+        """Let answers that are held back, and all later ones, go on to their end."""
+        self._released.set()
+
     def __exit__(self, *_exc: object) -> None:
         self._closing.set()
+        self._released.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -247,7 +254,9 @@ class RudeHub:
             case "login":
                 return self._redirect(handler, "/login?returnUrl=x&reason=download-auth")
             case "hub_503":
-                return self._json(handler, 503, {"error": "Server busy, please retry shortly."}, Retry_After="0")
+                return self._json(
+                    handler, 503, {"error": "Server busy, please retry shortly."}, Retry_After=self.retry_after
+                )
             case "hub_404":
                 return self._json(handler, 404, {"error": "File not found"})
             case "rate_limit":
@@ -353,7 +362,11 @@ class RudeHub:
             handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         stop_at = len(body) // 2 if deed in {"cut", "reset", "stall", "trickle", "hang"} else len(body)
-        self._pour(handler, body[:stop_at], self._speed(start))
+        speed, hold_at = self._speed(start), min(stop_at, len(body) if self.held is None else self.held)
+        self._pour(handler, body[:hold_at], speed)
+        if hold_at < stop_at:
+            self._released.wait()
+            self._pour(handler, body[hold_at:stop_at], speed)
         if deed == "hang":
             self._closing.wait(30)
         if deed in {"stall", "trickle"}:

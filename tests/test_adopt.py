@@ -637,6 +637,11 @@ def test_ctrl_c_keeps_what_was_read(home: Path, tmp_path: Path) -> None:
         (folder / f"{number}.safetensors").write_bytes(
             lib.checkpoint(random.Random(number), 40_000_000 + number * 9000)
         )
+    endless = folder / "endless.safetensors"  # comes last, being the largest; a hole takes no room and a minute to read
+    size = 200 << 30
+    header = json.dumps({"model.diffusion_model.a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
+    endless.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    os.truncate(endless, 8 + len(header) + size)
     process = _spawn(home, ["adopt", str(folder), "--offline", "--threads", "1", "--progress", "json"])
     assert process.stderr is not None
     seen = 0
@@ -648,6 +653,7 @@ def test_ctrl_c_keeps_what_was_read(home: Path, tmp_path: Path) -> None:
     rest = process.stderr.read()
     assert process.wait() == 130
     assert b"Traceback" not in rest
+    endless.unlink()
     with Registry.open(home) as registry:
         plan = adopt.survey([folder], registry)
         assert len(plan.to_read) <= 9
