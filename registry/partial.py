@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,7 @@ READ = 256 << 10  # stays in a processor's cache
 CHUNK = 8 << 20  # the grid of the journal: what a damaged byte costs
 JOURNAL_ROOM = 64 << 10  # journals are padded to multiples of this, so that one can be rewritten on a full disk
 FOREIGN_SECONDS = 180.0  # another machine's partial is abandoned when it was not touched for so long
+LOOKS = 500  # hundredths of a second that a lock on what seems abandoned is taken for somebody's look at it
 _NAME = re.compile(r"(?P<key>[0-9a-z]{16,80})\.(?P<host>[0-9a-zA-Z_-]{1,64})\.(?P<pid>\d{1,10})(-\d{1,4})?\.part")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OPEN: set[Path] = set()  # of this process, for file systems without locks
@@ -223,6 +225,7 @@ class Partial:
             for run in runs:
                 with run.lock:
                     claims[run.start] = (run.end, run.hash.hexdigest())
+            self._check_owner()
             try:
                 _flush(self._file)
                 with self._lock:
@@ -359,6 +362,7 @@ class Partial:
         Raises VerificationFailed (the partial stays, so that damaged ranges can be fetched again).
         """
         expected = (sha256 or self.sha256 or "").lower() or None
+        self._check_owner()
         total = self.path.stat().st_size
         if self.missing(self.size or total):
             raise VerificationFailed(f"the download is not complete: {self.received} of {self.size or total} bytes")
@@ -371,10 +375,24 @@ class Partial:
                 details={"found": found, "expected": expected},
             )
         os.fsync(self._file.fileno())
+        self._check_owner()
         self._store.commit(self.path, found)
         self._close()
         self.journal.unlink(missing_ok=True)
         return Blob(found, total, declared=expected is not None)
+
+    def _check_owner(self) -> None:
+        """What was hashed and what goes by our name must be one file. Raises Busy when somebody took it over.
+
+        That happens where locks do not reach: a machine that shares this folder took us for dead.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+                return
+        raise Busy(
+            "another process took this download over while this one was silent",
+            hint="the same command waits for it, or goes on with what it has",
+        )
 
     def _close(self) -> None:
         self._file.close()
@@ -396,7 +414,7 @@ class Partial:
         """Keep what came for the next try (an empty one is not worth keeping)."""
         if self._file.closed:
             return
-        with contextlib.suppress(OSError, NoSpace):
+        with contextlib.suppress(OSError, NoSpace, Busy):
             self.checkpoint()
         if not self.done:
             self.path.unlink(missing_ok=True)
@@ -432,16 +450,26 @@ def open_partial(folder: Path, store: BlobStore, *, sha256: str | None, size: in
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = _key(sha256, key)
-    own = _free_name(folder, name)
-    file = _take_over(folder, name, own)
+    own = _reserve_name(folder, name)
+    file: IO[bytes] | None = None
+    try:
+        file = _take_over(folder, name, own)
+        _check_room(folder, own, size)
+        return Partial(own, store, size=size, sha256=sha256, file=file)
+    except BaseException:
+        if file is not None:
+            file.close()
+        with _OPEN_LOCK:
+            _OPEN.discard(own)
+        raise
+
+
+def _check_room(folder: Path, own: Path, size: int) -> None:
     have = allocated(own) if own.exists() else 0
     free, promised = shutil.disk_usage(folder).free, _promised(folder, own)
     if size - have > free - promised:
-        if file is not None:
-            file.close()
         others = f", {promised / 1e9:.1f} GB of it for other downloads under way" if promised else ""
         raise NoSpace(f"{(size - have) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in {folder}{others}")
-    return Partial(own, store, size=size, sha256=sha256, file=file)
 
 
 def holder(folder: Path, *, sha256: str | None, key: str | None) -> Holder | None:
@@ -450,7 +478,8 @@ def holder(folder: Path, *, sha256: str | None, key: str | None) -> Holder | Non
         found = _NAME.fullmatch(path.name)
         with contextlib.suppress(OSError):
             if found and _is_held(path, found):
-                return Holder(found["host"], int(found["pid"]), path, path.stat().st_mtime)
+                ahead = time.time() - _clock(folder) if found["host"] != host_name() else 0.0
+                return Holder(found["host"], int(found["pid"]), path, path.stat().st_mtime + ahead)
     return None
 
 
@@ -459,8 +488,8 @@ def stale(folder: Path, *, older_than: float, now: float) -> list[Path]:
     out = []
     for path in sorted(folder.glob("*.part")):
         found = _NAME.fullmatch(path.name)
-        with contextlib.suppress(FileNotFoundError):
-            held = found is not None and found["host"] == host_name() and _is_held(path, found)
+        with contextlib.suppress(OSError):  # gone, or not ours to look at
+            held = found is not None and _is_held(path, found)
             if not held and now - path.stat().st_mtime > older_than:
                 out.append(path)
     return out
@@ -470,15 +499,23 @@ def _key(sha256: str | None, key: str | None) -> str:
     return sha256.lower() if sha256 else hashlib.sha256((key or "unnamed").encode()).hexdigest()[:40]
 
 
-def _free_name(folder: Path, name: str) -> Path:
-    """A name of this process that none of its threads is writing to."""
+def _reserve_name(folder: Path, name: str) -> Path:
+    """A name of this process that nobody writes to, kept from its other threads from here on."""
     with _OPEN_LOCK:
         for number in range(1, 1000):
             mark = f"-{number}" if number > 1 else ""
             own = folder / f"{name}.{host_name()}.{os.getpid()}{mark}.part"
-            if own not in _OPEN:
+            if own not in _OPEN and not _is_taken(own):
+                _OPEN.add(own)
                 return own
     raise NoSpace("this file is being fetched a thousand times over")
+
+
+def _is_taken(own: Path) -> bool:
+    """Whether a process of the same name and number has it: containers share folders, and often these too."""
+    with contextlib.suppress(OSError), own.open("rb") as file:
+        return _lock(file, fcntl.LOCK_SH) is False
+    return False
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -496,10 +533,10 @@ def _open(path: Path) -> IO[bytes]:
     raise Busy(f"another process writes {path}", hint="wait for it, or end it")
 
 
-def _lock(file: IO[bytes]) -> bool | None:
+def _lock(file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool | None:
     """Whether the lock is ours now; None where the file system has none."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -510,38 +547,69 @@ def _lock(file: IO[bytes]) -> bool | None:
 def _is_held(path: Path, name: re.Match[str]) -> bool:
     if path in _OPEN:
         return True
-    with path.open("rb") as file:
-        locked = _lock(file)
+    with path.open("rb") as file:  # a shared lock: those who only look do not take each other for the owner
+        locked = _lock(file, fcntl.LOCK_SH)
     return locked is False or (locked is None and name["host"] == host_name() and is_alive(int(name["pid"])))
 
 
 def _take_over(folder: Path, key: str, own: Path) -> IO[bytes] | None:
     """The largest abandoned partial of this file, under our name and lock."""
-    candidates = [path for path in folder.glob(f"{key}.*.part") if path not in _OPEN]
+    candidates = [path for path in folder.glob(f"{key}.*.part") if path == own or path not in _OPEN]
     for candidate in sorted(candidates, key=_size, reverse=True):
         found = _NAME.fullmatch(candidate.name)
         with contextlib.suppress(OSError):
             file = candidate.open("r+b")
-            if found and _is_abandoned(file, candidate, found):
-                candidate.rename(own)
-                with contextlib.suppress(FileNotFoundError):
-                    candidate.with_suffix(".json").rename(own.with_suffix(".json"))
-                return file
+            try:
+                if found and _is_abandoned(file, candidate, found):
+                    _rename(candidate, own)
+                    return file
+            except OSError:
+                file.close()
+                raise
             file.close()
     return None
 
 
+def _rename(candidate: Path, own: Path) -> None:
+    """Data and journal, in an order that leaves neither without the other whenever this process ends."""
+    if candidate == own:
+        return
+    theirs, ours = candidate.with_suffix(".json"), own.with_suffix(".json")
+    ours.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(theirs, ours)
+    candidate.rename(own)
+    with contextlib.suppress(FileNotFoundError):
+        if ours.exists():
+            theirs.unlink()
+        else:  # no links here
+            theirs.rename(ours)
+
+
 def _is_abandoned(file: IO[bytes], path: Path, name: re.Match[str]) -> bool:
+    foreign = name["host"] != host_name()
+    if foreign:
+        dead = _clock(path.parent) - path.stat().st_mtime > FOREIGN_SECONDS
+    else:
+        dead = int(name["pid"]) == os.getpid() or not is_alive(int(name["pid"]))
     locked = _lock(file)
-    for _ in range(3):  # somebody may only be looking whether it is held
-        if locked is False:
-            time.sleep(0.01)
-            locked = _lock(file)
+    for _ in range(LOOKS if dead else 3):  # somebody may only be looking whether it is held
+        if locked is not False:
+            break
+        time.sleep(0.01)
+        locked = _lock(file)
     if locked is False or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return False  # at work, or somebody else was faster
-    if name["host"] != host_name():
-        return locked is True and time.time() - path.stat().st_mtime > FOREIGN_SECONDS
-    return locked is True or int(name["pid"]) == os.getpid() or not is_alive(int(name["pid"]))
+    return (locked is True and dead) if foreign else (locked is True or dead)
+
+
+def _clock(folder: Path) -> float:
+    """What time it is where this folder lies: a NAS has a clock of its own, and writes are dated by that."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".clock.", suffix=".tmp") as probe:
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:  # nothing may be written there
+        return time.time()
 
 
 def _size(path: Path) -> int:
