@@ -205,7 +205,7 @@ class Batch:
                 wanted.append((Path(path), tag.weight_unet, tag.weight_te, tag.dyn))
             elif tag.kind in {"lora", "lyco"}:
                 self.notes.append(f"LoRA `{tag.name}` is missing: the picture is made without it")
-        self.notes += adapters.set(wanted, forge=plan.flavour != "a1111")
+        self.notes += adapters.set(wanted, flavour=plan.flavour)
         return positive, Encoder(
             model,
             [load_embedding(Path(path), name) for name, path in plan.embeddings.items()],

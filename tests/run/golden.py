@@ -246,6 +246,7 @@ class Case:
             ("downcast", o.get("use_downcasted_alpha_bar")),
             ("DDIM CFG++ scale", p.get("sampler_name") == "DDIM CFG++"),
             ("AND without guidance", " AND " in str(p.get("prompt")) and _unguided(p, o)),
+            ("a LoRA named twice", len(tags := re.findall(r"<lora:([^:>]+)", str(p.get("prompt")))) > len(set(tags))),
             ("hires CFG", p.get("enable_hr") and p.get("hr_cfg", p.get("cfg_scale")) != p.get("cfg_scale")),
         ):
             if applies:

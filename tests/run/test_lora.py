@@ -52,9 +52,9 @@ def weight(adapters: Adapters, name: str) -> Tensor:
     return adapters._names[name].weight.data.clone()  # type: ignore[no-any-return]
 
 
-def change(adapters: Adapters, path: Path, name: str, *, factor: float = 1.0, forge: bool = True) -> Tensor:
+def change(adapters: Adapters, path: Path, name: str, *, factor: float = 1.0, flavour: str = "forge") -> Tensor:
     before = weight(adapters, name)
-    notes = adapters.set([(path, factor, factor, None)], forge=forge)
+    notes = adapters.set([(path, factor, factor, None)], flavour=flavour)
     assert notes == []
     return weight(adapters, name) - before
 
@@ -164,8 +164,8 @@ def test_whole_differences_and_norms(adapters: Adapters, tmp_path: Path) -> None
     assert torch.allclose(adapters._names[NORM].bias.data - bias, 0.5 * shift, atol=1e-6)
 
 
-@pytest.mark.parametrize("forge", [True, False])
-def test_dora_by_column_scales_the_whole_change(adapters: Adapters, tmp_path: Path, forge: bool) -> None:
+@pytest.mark.parametrize("flavour", ["a1111", "forge"])
+def test_dora_by_column_scales_the_whole_change(adapters: Adapters, tmp_path: Path, flavour: str) -> None:
     w = weight(adapters, LINEAR)
     up, down, scale = noise(w.shape[0], R), noise(R, w.shape[1]), noise(1, w.shape[1]) + 1
     path = saved(
@@ -174,7 +174,7 @@ def test_dora_by_column_scales_the_whole_change(adapters: Adapters, tmp_path: Pa
     )
     v = w + up @ down
     expected = 0.4 * (v * scale / by_column(v) - w)
-    assert torch.allclose(change(adapters, path, LINEAR, factor=0.4, forge=forge), expected, atol=1e-5)
+    assert torch.allclose(change(adapters, path, LINEAR, factor=0.4, flavour=flavour), expected, atol=1e-5)
 
 
 def test_dora_by_row_follows_the_program(adapters: Adapters, tmp_path: Path) -> None:
@@ -186,29 +186,98 @@ def test_dora_by_row_follows_the_program(adapters: Adapters, tmp_path: Path) -> 
     )
     v = w + up @ down
     forge = v * scale / w.norm(dim=1, keepdim=True) - w
-    assert torch.allclose(change(adapters, path, LINEAR, forge=True), forge, atol=1e-5)
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="forge"), forge, atol=1e-5)
     adapters.restore()
-    assert torch.allclose(change(adapters, path, LINEAR, forge=False), v * (scale / by_column(v)) - w, atol=1e-5)
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), v * (scale / by_column(v)) - w, atol=1e-5)
 
 
-def test_glora_ia3_and_oft(adapters: Adapters, tmp_path: Path) -> None:
+def test_glora_in_both_layouts(adapters: Adapters, tmp_path: Path) -> None:
+    """Older files: B = b2·b1, A = a2·a1; newer ones: B = b1·b2, A = a1·a2. A1111 knows the older and no alpha."""
     w = weight(adapters, LINEAR)
     n = w.shape[0]
     a1, a2, b1, b2 = noise(R, n), noise(n, R), noise(R, n) + 0.2, noise(n, R) + 0.1
-    path = saved(
-        tmp_path / "g.safetensors",
-        {f"{LINEAR}.{k}.weight": t for k, t in (("a1", a1), ("a2", a2), ("b1", b1), ("b2", b2))},
-    )
-    assert torch.allclose(change(adapters, path, LINEAR), b2 @ b1 + w @ a2 @ a1, atol=1e-5)
+    parts = {"a1.weight": a1, "a2.weight": a2, "b1.weight": b1, "b2.weight": b2, "alpha": torch.tensor(2.0)}
+    path = saved(tmp_path / "old.safetensors", {f"{LINEAR}.{name}": tensor for name, tensor in parts.items()})
+    expected = b2 @ b1 + w @ a2 @ a1
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), expected, atol=1e-5)
     adapters.restore()
-    vector = noise(n)
-    path = saved(tmp_path / "i.safetensors", {f"{LINEAR}.weight": vector, f"{LINEAR}.on_input": torch.tensor(True)})
-    assert torch.allclose(change(adapters, path, LINEAR), w * vector[None, :], atol=1e-6)
+    assert torch.allclose(change(adapters, path, LINEAR), 2 / R * expected, atol=1e-5)
     adapters.restore()
-    blocks = noise(4, n // 4, n // 4)
-    path = saved(tmp_path / "o.safetensors", {f"{LINEAR}.oft_blocks": blocks})
-    turned = w + change(adapters, path, LINEAR)
-    assert torch.allclose(turned.norm(dim=0), w.norm(dim=0), atol=1e-4)  # a rotation keeps lengths
+    w = weight(adapters, CONV)
+    out, inner, h, k = w.shape
+    a1, a2, b1, b2 = noise(inner, R), noise(R, inner), noise(out, R) + 0.2, noise(R, inner * h * k) + 0.1
+    parts = {"a1.weight": a1, "a2.weight": a2, "b1.weight": b1, "b2.weight": b2}
+    path = saved(tmp_path / "new.safetensors", {f"{CONV}.{name}": tensor for name, tensor in parts.items()})
+    expected = (b1 @ b2).reshape(w.shape)
+    for y in range(h):
+        for x in range(k):
+            expected[:, :, y, x] += w[:, :, y, x] @ a1 @ a2
+    assert torch.allclose(change(adapters, path, CONV), expected, atol=1e-5)
+
+
+def test_ia3_scales_columns_or_rows(adapters: Adapters, tmp_path: Path) -> None:
+    w = weight(adapters, LINEAR)
+    vector = noise(w.shape[1])
+    for on_input, expected in ((True, w * vector[None, :]), (False, w * vector[:, None])):
+        parts = {f"{LINEAR}.weight": vector, f"{LINEAR}.on_input": torch.tensor(on_input)}
+        path = saved(tmp_path / f"{on_input}.safetensors", parts)
+        assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), expected, atol=1e-6)
+        adapters.restore()
+
+
+def cayley(block: Tensor) -> Tensor:
+    q = block - block.T
+    eye = torch.eye(len(q))
+    return (eye + q) @ torch.linalg.inv(eye - q)
+
+
+def test_oft_turns_blocks_of_rows(adapters: Adapters, tmp_path: Path) -> None:
+    w = weight(adapters, LINEAR)
+    n = w.shape[0] // 4
+    blocks, stretch = noise(4, n, n), noise(w.shape[0], 1) + 1
+    whole = torch.block_diag(*(cayley(block) for block in blocks)).T
+    path = saved(tmp_path / "o.safetensors", {f"{LINEAR}.oft_blocks": blocks, f"{LINEAR}.rescale": stretch})
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), stretch * (whole @ w) - w, atol=1e-5)
+    adapters.restore()
+    parts = {f"{LINEAR}.oft_diag": torch.stack([cayley(block) for block in blocks])}
+    path = saved(tmp_path / "old.safetensors", parts)
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), whole @ w - w, atol=1e-5)
+    adapters.restore()
+    limit = 0.001 * w.shape[0]  # alpha: how long Q may be
+    q = blocks - blocks.transpose(1, 2)
+    whole = torch.block_diag(*(cayley(block * limit / q.norm()) for block in blocks)).T
+    parts = {f"{LINEAR}.oft_blocks": blocks, f"{LINEAR}.alpha": torch.tensor(0.001)}
+    path = saved(tmp_path / "c.safetensors", parts)
+    assert torch.allclose(change(adapters, path, LINEAR, flavour="a1111"), whole @ w - w, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [LINEAR, CONV])
+def test_boft_is_a_product_of_butterflies(adapters: Adapters, tmp_path: Path, module: str) -> None:
+    w = weight(adapters, module)
+    rows, size, count = w.shape[0], 4, 3
+    assert rows >= 2**count * size // 2
+    factors = noise(count, rows // size, size, size)
+    expected = w
+    for i, factor in enumerate(factors):
+        near = 2**i * size // 2
+        # where row r goes: its half (g) and its place in the half (k) change sides within groups of 2·near rows
+        goes = [r // (2 * near) * 2 * near + (r % near) * 2 + r // near % 2 for r in range(rows)]
+        order = torch.tensor([goes.index(r) for r in range(rows)])
+        turned = torch.block_diag(*(cayley(block) for block in factor))
+        matrix = torch.eye(rows)[order].T @ turned @ torch.eye(rows)[order]
+        expected = torch.einsum("pq,q...->p...", matrix, expected)
+    path = saved(tmp_path / "b.safetensors", {f"{module}.oft_blocks": factors})
+    made = change(adapters, path, module, flavour="a1111")
+    assert torch.allclose(made, expected - w, atol=1e-5)
+    assert made.abs().max() > 0.01
+
+
+def test_forge_knows_no_oft(adapters: Adapters, tmp_path: Path) -> None:
+    n = weight(adapters, LINEAR).shape[0] // 4
+    path = saved(tmp_path / "o.safetensors", {f"{LINEAR}.oft_blocks": noise(4, n, n)})
+    before = weight(adapters, LINEAR)
+    assert "no effect" in adapters.set([(path, 1.0, 1.0, None)], flavour="forge")[0]
+    assert torch.equal(weight(adapters, LINEAR), before)
 
 
 # --- several, apart, and out again ------------------------------------------------------------------------------------
@@ -242,6 +311,31 @@ def test_several_add_up(adapters: Adapters, tmp_path: Path) -> None:
         adapters.restore()
     adapters.set([(a, 0.5, 0.5, None), (b, 0.5, 0.5, None)])
     assert torch.allclose(weight(adapters, LINEAR) - before, changes[0] + changes[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "twice_the_same", "then_another"),
+    [("forge", (0.5, 0.2), (0.8, 0.5)), ("a1111", (1.0, 0.4), (0.6, 0.6)), ("comfy", (1.0, 0.4), (0.8, 0.5))],
+)
+def test_a_file_named_twice(
+    adapters: Adapters,
+    tmp_path: Path,
+    flavour: str,
+    twice_the_same: tuple[float, float],
+    then_another: tuple[float, float],
+) -> None:
+    """Forge counts equal weights once, A1111 gives each mention the last one's weights, ComfyUI adds."""
+    path = plain(tmp_path, adapters)
+    before = {name: weight(adapters, name) for name in (LINEAR, TEXT)}
+    adapters.set([(path, 1.0, 1.0, None)], flavour=flavour)
+    whole = {name: weight(adapters, name) - before[name] for name in before}
+    for wanted, (unet, te) in (
+        ([(path, 0.5, 0.2, None)] * 2, twice_the_same),
+        ([(path, 0.5, 0.2, None), (path, 0.3, 0.3, None)], then_another),
+    ):
+        adapters.set(wanted, flavour=flavour)
+        assert torch.allclose(weight(adapters, LINEAR) - before[LINEAR], unet * whole[LINEAR], atol=1e-6)
+        assert torch.allclose(weight(adapters, TEXT) - before[TEXT], te * whole[TEXT], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -301,7 +395,9 @@ def flat(name: str) -> str:
         (f"unet.{TO_Q}", PEFT, LINEAR),
         (f"unet.{TO_Q}", DIFFUSERS, LINEAR),
         (f"base_model.model.unet.{TO_Q}", PEFT, LINEAR),
+        (f"base_model.model.{TO_Q}", PEFT, LINEAR),
         (f"{PROCESSOR}.to_q", OLD_DIFFUSERS, LINEAR),
+        (f"lycoris_{flat(Q_PROJ)}", KOHYA, TEXT),
         (f"{PROCESSOR}.to_out", OLD_DIFFUSERS, f"lora_unet_{flat(OUT)}_0"),
         (f"lycoris_{flat(TO_Q)}", KOHYA, LINEAR),
         (f"lora_unet_{flat(LDM)}", KOHYA, LINEAR),
@@ -358,12 +454,44 @@ def test_forge_leaves_out_a_file_of_another_family(adapters: Adapters, tmp_path:
     tensors |= {f"lora_unet_double_blocks_{i}.lora_up.weight": noise(3, 3) for i in range(13)}
     path = saved(tmp_path / "flux.safetensors", tensors)
     before = weight(adapters, LINEAR)
-    assert "no effect" in adapters.set([(path, 1.0, 1.0, None)], forge=True)[0]
+    assert "no effect" in adapters.set([(path, 1.0, 1.0, None)], flavour="forge")[0]
     assert torch.equal(weight(adapters, LINEAR), before)
-    adapters.set([(path, 1.0, 1.0, None)], forge=False)
+    adapters.set([(path, 1.0, 1.0, None)], flavour="a1111")
     assert not torch.equal(weight(adapters, LINEAR), before)
 
 
 def test_keys_that_are_no_adapters_are_not_read(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors", {"bundle_emb.x": noise(2, 2), f"{LINEAR}.alpha": torch.tensor(1.0)})
     assert set(read(path).modules) == {LINEAR}
+
+
+def test_a_damaged_module_is_left_out(adapters: Adapters, tmp_path: Path) -> None:
+    """Parts that lack, an alpha of two numbers, a rank of nothing, factors of more numbers than the weight has."""
+    out, inner = weight(adapters, LINEAR).shape
+    up, down = noise(out, R), noise(R, inner)
+    before = weight(adapters, LINEAR)
+    for parts in (
+        {"hada_w1_a": up},
+        {"lokr_w1_a": up, "lokr_w2": down},
+        {"lokr_w1": noise(out, inner), "lokr_w2": noise(out, inner)},
+        {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor([1.0, 2.0])},
+        {"lora_up.weight": noise(out, 0), "lora_down.weight": noise(0, inner), "alpha": torch.tensor(1.0)},
+        {"lora_up.weight": noise(90_000, 1), "lora_down.weight": noise(1, 90_000)},
+        {"lora_up.weight": noise(90_000, 1), "lora_down.weight": noise(1, 90_000), "dora_scale": noise(1, inner)},
+        {"hada_w1_a": noise(90_000, 1), "hada_w1_b": noise(1, 90_000), "hada_w2_a": up, "hada_w2_b": down},
+        {"oft_blocks": noise(3, 5, 5)},
+        {"oft_blocks": noise(5)},
+    ):
+        path = saved(tmp_path / "a.safetensors", {f"{LINEAR}.{name}": tensor for name, tensor in parts.items()})
+        assert "no effect" in adapters.set([(path, 1.0, 1.0, None)], flavour="a1111")[0]
+        assert torch.equal(weight(adapters, LINEAR), before)
+        adapters.set([])
+
+
+def test_forge_counts_what_is_no_adapter_too(adapters: Adapters, tmp_path: Path) -> None:
+    out, inner = weight(adapters, LINEAR).shape
+    good = {f"{LINEAR}.lora_up.weight": noise(out, R), f"{LINEAR}.lora_down.weight": noise(R, inner)}
+    path = saved(tmp_path / "a.safetensors", good | {f"bundle_emb.{i}": noise(2, 2) for i in range(13)})
+    assert "no effect" in adapters.set([(path, 1.0, 1.0, None)], flavour="forge")[0]
+    adapters.set([])
+    assert "13 of its 14 parts" in adapters.set([(path, 1.0, 1.0, None)], flavour="a1111")[0]
