@@ -255,22 +255,55 @@ def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], notes
 
 
 def find(rows: Rows, text: str) -> list[sqlite3.Row]:
-    """What a typed reference means here: version or model id, MODEL@VERSION, URL, AIR, hash, name."""
-    by_version = "SELECT * FROM model_version WHERE version_id = ?"
-    if matched := re.fullmatch(r"(?:.*:)?(\d{1,18})@(\d{1,18})(?:\+\d+.*)?", text):
-        both = rows(f"{by_version} AND model_id = ?", (int(matched[2]), int(matched[1])))
-        return both or rows(by_version, (int(matched[2]),))
-    if matched := re.search(r"/models/(\d{1,18})(?:.*[?&]modelVersionId=(\d{1,18}))?", text):
-        return rows(by_version, (int(matched[2]),)) if matched[2] else _newest_of(rows, int(matched[1]))
-    number = text.removeprefix("model:")
-    if number.isascii() and number.isdigit() and len(number) <= 18:
-        found = _newest_of(rows, int(number)) or rows(by_version, (int(number),))
-        if found or text != number:
-            return found
-    if re.fullmatch(r"(0x)?[0-9a-fA-F]{8,64}", text) and (found := by_hash(rows, text)):
+    """What a typed reference means here: version or model id, MODEL@VERSION, URL, AIR, hash, name.
+
+    A number, address or hash of something that is not here means nothing: only words are looked for in names, trigger
+    words and tags, since what a reference finds may be removed.
+    """
+    if matched := _HASH_ONLY.fullmatch(text):
+        return by_hash(rows, matched[1])
+    if (found := _by_number(rows, text)) is not None:
         return found
-    stems = {text.casefold(), Path(safe_name(text)).stem.casefold()}
-    return by_name(rows, text, stems) or select(rows, Filter(text), limit=20)
+    is_hash = re.fullmatch(r"(0x)?[0-9a-fA-F]{8,64}", text) is not None
+    if is_hash and (found := by_hash(rows, text)):
+        return found
+    found = by_name(rows, text, {text.casefold(), Path(safe_name(text)).stem.casefold()})
+    is_word = re.search(r"[^\W\d]", text) and not (is_hash and re.search(r"\d", text))
+    return found or (_by_words(rows, fts_query(text)) if is_word else [])
+
+
+def _by_number(rows: Rows, text: str) -> list[sqlite3.Row] | None:
+    """What an id, MODEL@VERSION, an AIR or an address means; None where the text is none of these."""
+    by_version = "SELECT * FROM model_version WHERE version_id = ?"
+    if matched := _PAIR.fullmatch(text):  # 0: the page of its model was gone when the version was installed
+        return rows(f"{by_version} AND model_id IN (?, 0)", (int(matched[2]), int(matched[1])))
+    if matched := _VERSION.search(text):
+        return rows(by_version, (int(matched[1]),))
+    if matched := _PAGE.search(text):
+        return rows(by_version, (int(matched[2]),)) if matched[2] else _newest_of(rows, int(matched[1]))
+    if matched := _NUMBER.fullmatch(text):
+        number = int(matched[2])
+        found = _newest_of(rows, number)
+        if matched[1]:
+            return found
+        models = {(row["source"], row["model_id"]) for row in found}
+        found += [row for row in rows(by_version, (number,)) if (row["source"], row["model_id"]) not in models]
+        return found or None  # a file may have digits for a name
+    return [] if _ADDRESS.match(text) else None
+
+
+_PAIR = re.compile(r"(?:.*:)?([0-9]{1,18})@([0-9]{1,18})(?:\+[0-9]+.*)?")
+_VERSION = re.compile(r"(?:/download/models/|/model-versions/(?:mini/)?|^version: {0,4})([0-9]{1,18})(?![0-9A-Fa-f])")
+_PAGE = re.compile(r"/models/([0-9]{1,18})(?:.*[?&]modelVersionId=([0-9]{1,18}))?")
+_HASH_ONLY = re.compile(r"(?:https?://.*/by-hash/|hash: {0,4})((?:0x)?[0-9a-fA-F]{8,64})")
+_NUMBER = re.compile(r"(model: {0,4})?([0-9]{1,18})")
+_ADDRESS = re.compile(r"https?://|(?:urn:)?air:|image:", re.IGNORECASE)
+
+
+def _by_words(rows: Rows, match: str) -> list[sqlite3.Row]:
+    """What goes by these words; a description only speaks of other things too."""
+    named = f"{{name trigger_words tags}} : ({match})"
+    return rows(f"SELECT v.* FROM {_matching((), by_rank=True)} ORDER BY m.score LIMIT 20", (named, RANKED))
 
 
 def _newest_of(rows: Rows, model_id: int) -> list[sqlite3.Row]:

@@ -14,7 +14,13 @@ from registry.errors import InvalidReference, NotFound, TooNew, VerificationFail
 
 
 def put(
-    registry: Registry, data: bytes, *, model_id: int = 1, version_id: int = 11, name: str = "a.safetensors"
+    registry: Registry,
+    data: bytes,
+    *,
+    model_id: int = 1,
+    version_id: int = 11,
+    name: str = "a.safetensors",
+    text: str = "purple titan",
 ) -> str:
     sha = hashlib.sha256(data).hexdigest()
     with registry.reserve(sha, size=len(data)) as partial:
@@ -39,7 +45,7 @@ def put(
         "name": f"Model {model_id}",
         "type": "LORA",
         "tags": ["hero"],
-        "description": "<p>purple titan</p>",
+        "description": f"<p>{text}</p>",
     }
     manifest = Manifest(
         "civitai", wire.Model.model_validate(model), wire.ModelVersion.model_validate(version), {file["id"]: sha}
@@ -61,10 +67,15 @@ def test_an_installed_version_is_found_by_everything_it_is_called(home: Path) ->
             "abcdef012345",
             "Model 1",
             "a",
-            "purple",
             "thnos",
+            "model:1",
+            "version:11",
+            f"hash:{sha[:10]}",
+            f"https://civitai.com/api/v1/model-versions/by-hash/{sha}",
             "https://civitai.com/models/1?modelVersionId=11",
             "https://civitai.com/models/1/some-name",
+            "https://civitai.com/api/download/models/11?fileId=7",
+            "https://civitai.com/api/v1/model-versions/11",
         ):
             assert [i.version.id for i in registry.find(text)] == [11], text
         item = registry.find("1")[0]
@@ -73,6 +84,27 @@ def test_an_installed_version_is_found_by_everything_it_is_called(home: Path) ->
         assert item.files[0].path.read_bytes() == b"bytes of a lora"
         assert item.files[0].path.name == "a.safetensors"
         assert registry.find("nothing like it") == []
+
+
+def test_what_is_not_here_is_not_taken_for_something_that_is(home: Path) -> None:
+    """What a reference finds may be removed: numbers and hashes are not words to look for in texts."""
+    with Registry.open(home) as registry:
+        put(registry, b"one", text="seed 7, steps 20, version 99, hash FEDCBA9876: a purple titan")
+        assert registry.installed(text="purple")
+        numbers = ("7", "20", "99", "model:99", "version:1", "image:7", "2@11", "civitai:1@99")
+        hashes = ("FEDCBA9876", "hash:FEDCBA9876", "0xfedcba9876")
+        addresses = ("https://civitai.com/models/99", "https://civitai.com/api/download/models/1")
+        for text in (*numbers, *hashes, *addresses, "purple"):
+            assert registry.find(text) == [], text
+
+
+def test_a_number_that_is_a_model_and_a_version_here_is_both(home: Path) -> None:
+    with Registry.open(home) as registry:
+        put(registry, b"one", model_id=5, version_id=11)
+        put(registry, b"two", model_id=6, version_id=5)
+        assert {item.ref for item in registry.find("5")} == {"5@11", "6@5"}
+        assert [item.ref for item in registry.find("model:5")] == ["5@11"]
+        assert [item.ref for item in registry.find("version:5")] == ["6@5"]
 
 
 def test_names_of_strangers_stay_below_the_tree(home: Path) -> None:
