@@ -169,15 +169,17 @@ def _put_files(db: sqlite3.Connection, at: Place, data: Mapping[str, Any], key: 
 
 def measure(db: sqlite3.Connection, at: Place, sha256: str) -> int:
     """Remember what `stat` says of a blob; returns its size (0 when it is not there)."""
+    path = at.blobs.path(sha256)
     try:
-        status = at.blobs.path(sha256).stat()
+        status = path.stat()
     except OSError:
         db.execute("DELETE FROM blob WHERE sha256 = ?", (sha256,))
         return 0
     db.execute(
         "INSERT INTO blob(sha256, size, allocated, links, mtime_ns) VALUES (?,?,?,?,?) ON CONFLICT(sha256) DO UPDATE "
         "SET size = excluded.size, allocated = excluded.allocated, links = excluded.links",
-        (sha256, status.st_size, status.st_blocks * 512, status.st_nlink, status.st_mtime_ns),
+        # a blob that is a symlink shows somebody's file on another volume: that file has names besides ours
+        (sha256, status.st_size, status.st_blocks * 512, status.st_nlink + path.is_symlink(), status.st_mtime_ns),
     )  # mtime stays what it was when the bytes were last known to be right
     return status.st_size
 

@@ -62,7 +62,7 @@ class BlobStore:
         """Remove a blob; returns the bytes that frees now (0 while other names share the inode)."""
         path = self.path(sha256)
         try:
-            status = path.stat()
+            status = path.lstat()
         except FileNotFoundError:
             return 0
         path.unlink()

@@ -138,7 +138,7 @@ def _frees(registry: Registry, sha: str, files: list[sqlite3.Row], links: list[s
     """(bytes that are free when our names of a blob are gone, bytes it takes)"""
     blob = registry.blob_path(sha)
     try:
-        status = blob.stat()
+        status = blob.lstat()
     except OSError:
         return 0, 0
     tree = {row["path"] for row in files if row["sha256"] == sha and row["placed"] == "hardlink"}

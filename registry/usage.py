@@ -1,15 +1,20 @@
 """Where the disk space went: allocated bytes, once per inode.
 
-What decides whether removing frees anything is how many names an inode has, and only the file system knows that. Asking
-it costs 2–3 µs a blob, so up to MEASURED blobs every figure is asked for. Above that the figures are those of the last
-time a blob was added, linked or verified, unless `exact` is given; `Library.measured` says which.
+    blobs that versions name      groups and their total
+    everything else in the home   trash, downloads, pictures, manifests, folders: `beside`, each part by its name
+
+What decides whether removing frees anything is how many names an inode has, and only the file system knows that. Up to
+MEASURED blobs all of it is asked for, and the parts add up to what `du -s` says of the home. Above that the figures are
+those of the last time a blob was added, linked or verified, unless `exact` is given; `Library.measured` says which.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +25,20 @@ from registry.store import BlobStore
 if TYPE_CHECKING:
     from registry.local import Registry
 
-MEASURED = 10_000
+MEASURED = 5_000
+UNKNOWN = "unknown"
+PARTS = {  # what a home has besides blobs/, and their names in tree/ and views/
+    "partial": "partial downloads",
+    "images": "example pictures",
+    "previews": "your previews",
+    "runs": "pictures made here",
+    "damaged": "set aside as damaged",
+    "manifests": "manifests",
+    "trash": "manifests",
+    "facts.jsonl": "index",
+    "ballast": "index",
+    "links.lock": "index",
+}
 KEYS = {
     "type": "v.type",
     "base_model": "v.base_model",
@@ -74,6 +92,8 @@ class Library:
     total: Usage
     measured: bool
     beside: tuple[Beside, ...] = ()
+    copies: Beside = Beside("copies in UI folders", 0, 0)  # not in the home: volumes that links do not reach
+    home: int | None = None  # bytes of all there is in it, as `du -s` counts; None unless measured
 
 
 @dataclass(frozen=True)
@@ -83,15 +103,20 @@ class Measure:
     size: int
     allocated: int
     links: int
+    away: bool = False  # on another volume: the blob is a symlink to somebody's file
 
 
 def library(registry: Registry, *, by: str = "type", top: int | None = None, exact: bool = False) -> Library:
     """What `hubctl du` shows, the largest groups first. `by`: type, base_model, model, creator, ui or age."""
-    blobs = registry.rows("SELECT count(*) FROM blob")[0][0]
-    measured = exact or blobs <= MEASURED
-    groups, total, count = _asked(registry, by) if measured else _recorded(registry, by, top)
+    if exact or registry.rows("SELECT count(*) FROM blob")[0][0] <= MEASURED:
+        sizes = dict(measure(registry.blobs))
+        groups, total = _add_up(registry, by, _rows(registry, by), sizes)
+        count, parts, whole = len(groups), *_everything(registry, sizes, total)
+    else:
+        groups, total, count = _recorded(registry, by, top)
+        parts, whole = beside(registry), None
     groups = sorted(groups, key=lambda group: (-group.on_disk, group.key))
-    return Library(by, tuple(groups[:top]), count, total, measured, beside(registry))
+    return Library(by, tuple(groups[:top]), count, total, whole is not None, parts, _copies(registry), whole)
 
 
 # --- adding up --------------------------------------------------------------------------------------------------------
@@ -142,12 +167,6 @@ class Names:
 Groups = tuple[list[Usage], Usage, int]
 
 
-def _asked(registry: Registry, by: str) -> Groups:
-    """Every blob asked for now."""
-    groups, whole = _add_up(registry, by, _rows(registry, by), dict(measure(registry.blobs)))
-    return groups, whole, len(groups)
-
-
 def _rows(registry: Registry, by: str, where: str = "", args: Sequence[Any] = ()) -> list[sqlite3.Row]:
     return registry.rows(
         f"SELECT f.sha256, f.placed, {KEYS[by]} AS key FROM installed_file f JOIN model_version v "
@@ -185,33 +204,57 @@ def _add_up(
 
 SOLE = ("sole_files", "sole_size", "sole_disk", "sole_linked", "sole_elsewhere")
 SUMS = ", ".join(f"sum({name})" for name in SOLE)
-TOTALS = ", ".join(f"sum(sum({name})) OVER ()" for name in SOLE)  # of all groups, also those below the limit
+MANY = ("model", "creator")  # of these there may be as many as versions
 
 
 def _recorded(registry: Registry, by: str, top: int | None) -> Groups:
     """Sums of what is recorded per version, and one by one the blobs that several versions use."""
     shared, together = _of_blobs(registry, by, "SELECT sha256 FROM installed_file GROUP BY sha256 HAVING count(*) > 1")
-    note = " LEFT JOIN user_note n USING (source, version_id)" if by == "age" else ""
-    source = f"FROM model_version v{note}"
-    limit = -1 if top is None or by == "age" else top + len(shared)
-    rows = registry.rows(
-        f"SELECT {SUMS}, {KEYS[by]} AS key, count(*) OVER () AS count, {TOTALS} {source} GROUP BY key "
-        "ORDER BY 3 DESC LIMIT ?",
-        (limit,),
-    )
-    whole = _sole(rows[0][7:]) if rows else Sum()
-    _merge(whole, together)
     if by == "ui":
-        return _by_ui(registry, whole)
+        return _by_ui(registry, _total(registry, together))
     groups: dict[str, Sum] = {}
-    for row in rows:
+    few = top is not None and by in MANY
+    for row in _largest(registry, by, (top or 0) + len(shared), shared) if few else _every(registry, by):
         _merge(groups.setdefault(label(by, row["key"]), Sum()), _sole(row))
+    whole = _total(registry, together)
     for group in shared:
-        if group.key not in groups and limit >= 0:
-            groups[group.key] = _sole(registry.rows(f"SELECT {SUMS} {source} WHERE {KEYS[by]} = ?", (group.key,))[0])
         _merge(groups.setdefault(group.key, Sum()), group)
     found = [into.done(key) for key, into in groups.items()]
-    return found, whole.done("total"), len(found) if limit < 0 or not rows else rows[0]["count"]
+    count = registry.rows(f"SELECT count(DISTINCT {_named(by)}) FROM model_version v")[0][0] if few else len(found)
+    return found, whole.done("total"), count
+
+
+def _total(registry: Registry, together: Usage) -> Sum:
+    whole = _sole(registry.rows(f"SELECT {SUMS} FROM model_version")[0])
+    _merge(whole, together)
+    return whole
+
+
+def _every(registry: Registry, by: str) -> list[sqlite3.Row]:
+    note = " LEFT JOIN user_note n USING (source, version_id)" if by == "age" else ""
+    return registry.rows(f"SELECT {SUMS}, {KEYS[by]} AS key FROM model_version v{note} GROUP BY +key")
+
+
+def _largest(registry: Registry, by: str, limit: int, besides: Iterable[Usage]) -> list[sqlite3.Row]:
+    """Sums of the largest groups and of those in `besides`: which they are is found by one column, which is quick.
+
+    (+: in the order of the table. By the index on the key, each row of it would be looked up on its own.)
+    """
+    largest = registry.rows(
+        f"SELECT {_named(by)} AS key FROM model_version v GROUP BY +key ORDER BY sum(sole_disk) DESC, key LIMIT ?",
+        (limit,),
+    )
+    out: list[sqlite3.Row] = []
+    for name in dict.fromkeys([row["key"] for row in largest] + [group.key for group in besides]):
+        unnamed = f"OR {KEYS[by]} = '' OR {KEYS[by]} IS NULL" if name == UNKNOWN else ""
+        sql = f"SELECT {SUMS}, ? AS key FROM model_version v WHERE {KEYS[by]} = ? {unnamed}"
+        out += registry.rows(sql, (name, name))
+    return out
+
+
+def _named(by: str) -> str:
+    """SQL for a group's name, as `label` has it."""
+    return f"coalesce(nullif({KEYS[by]}, ''), '{UNKNOWN}')"
 
 
 def _sole(row: Sequence[Any] | sqlite3.Row) -> Sum:
@@ -250,7 +293,7 @@ def label(by: str, key: Any) -> str:
         return "not linked"
     if by == "age" and key:
         return age(str(key))
-    return str(key) if key else "unknown"
+    return str(key) if key else UNKNOWN
 
 
 def age(stamp: str) -> str:
@@ -274,10 +317,12 @@ def measure(store: BlobStore) -> Iterator[tuple[str, Measure]]:
         try:
             for name in os.listdir(handle):  # noqa: PTH208 - by handle
                 try:
-                    status = os.stat(name, dir_fd=handle)
+                    status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                    if away := stat.S_ISLNK(status.st_mode):
+                        status = os.stat(name, dir_fd=handle)
                 except OSError:
                     continue
-                yield name, Measure(status.st_size, status.st_blocks * 512, status.st_nlink)
+                yield name, Measure(status.st_size, status.st_blocks * 512, status.st_nlink + away, away)
         finally:
             os.close(handle)
 
@@ -290,19 +335,107 @@ def folders(root: Path) -> list[Path]:
 
 
 def beside(registry: Registry) -> tuple[Beside, ...]:
-    """What lies in the home besides models: the trash, partial downloads, pictures, made pictures, the index."""
+    """What lies in the home besides models, where that is quickly told."""
     from registry import trash
 
-    home = registry.home
+    parts: dict[str, list[Path]] = {}
+    for path in _in(registry.home):
+        parts.setdefault(_part(path.name), []).append(path)
     out = [Beside("trash", *_trashed(registry, trash.references(registry)))]
-    for kind, paths in (
-        ("partial downloads", tree_files(home / "partial")),
-        ("example pictures", tree_files(home / "images")),
-        ("pictures made here", tree_files(home / "runs")),
-        ("index", (*home.glob("index*db*"), home / "facts.jsonl", home / "ballast")),
-    ):
-        out.append(Beside(kind, *add_up_files(paths)))
+    for kind in dict.fromkeys(PARTS.values()):
+        if kind != "manifests":
+            out.append(Beside(kind, *add_up_files(file for path in parts.get(kind, ()) for file in tree_files(path))))
     return tuple(each for each in out if each.files)
+
+
+def _everything(registry: Registry, sizes: Mapping[str, Measure], models: Usage) -> tuple[tuple[Beside, ...], int]:
+    """All that lies in the home besides models, and the bytes of it all: what no part counts is in the last."""
+    from registry import trash
+
+    named = {row[0] for row in registry.rows("SELECT DISTINCT sha256 FROM installed_file")}
+    trashed = trash.references(registry) - named
+    out = [_blobs("trash", trashed, sizes), _blobs("named by no version", sizes.keys() - named - trashed, sizes)]
+    parts, whole = _weigh(registry.home)
+    out += [Beside(kind, *parts.get(kind, (0, 0))) for kind in (*dict.fromkeys(PARTS.values()), "folders")]
+    away = sum(sizes[sha].allocated for sha in named if sha in sizes and sizes[sha].away)
+    rest = whole - (models.on_disk - away) - sum(each.on_disk for each in out)
+    out.append(Beside("other files", parts.get("", (0, 0))[0], rest))
+    return tuple(each for each in out if each.on_disk > 0), whole
+
+
+def _blobs(kind: str, shas: Iterable[str], sizes: Mapping[str, Measure]) -> Beside:
+    mine = [sizes[sha].allocated for sha in shas if sha in sizes and not sizes[sha].away]
+    return Beside(kind, len(mine), sum(mine))
+
+
+def _in(home: Path) -> list[Path]:
+    try:
+        return sorted(home.iterdir())
+    except OSError:
+        return []
+
+
+def _part(name: str) -> str:
+    """Which part of a home an entry belongs to; "" for names of models and what is not ours."""
+    if name.startswith("index.damaged."):
+        return PARTS["damaged"]
+    return "index" if name.startswith("index.") else PARTS.get(name, "")
+
+
+def _weigh(home: Path) -> tuple[dict[str, tuple[int, int]], int]:
+    """Part of the home → (files, allocated bytes), once per inode, and the bytes of it all.
+
+    blobs/ comes first, so that names in tree/ of the same inode are not counted again.
+    """
+    seen: set[tuple[int, int]] = set()
+    parts: dict[str, tuple[int, int]] = {}
+    for part, status, is_folder in _below(home):
+        inode = (status.st_dev, status.st_ino)
+        if status.st_nlink > 1 and not is_folder:
+            if inode in seen:
+                continue
+            seen.add(inode)
+        files, disk = parts.get(part, (0, 0))
+        parts[part] = (files + 1, disk + status.st_blocks * 512)
+    return parts, sum(disk for _, disk in parts.values())
+
+
+def _below(home: Path) -> Iterator[tuple[str, os.stat_result, bool]]:
+    """(part, what `stat` says, whether it is a folder) of all there is in a home, the home itself included."""
+    try:
+        yield "folders", home.stat(), True
+    except OSError:
+        return
+    for top in sorted(_in(home), key=lambda path: path.name != "blobs"):
+        part, todo = "blobs" if top.name == "blobs" else _part(top.name), [str(top)]
+        with suppress(OSError):
+            if not top.is_dir() or top.is_symlink():
+                yield part, top.lstat(), False
+                continue
+            yield "folders", top.lstat(), True
+        while todo:
+            for entry in _entries(todo.pop()):
+                with suppress(OSError):  # gone meanwhile
+                    status, is_folder = entry.stat(follow_symlinks=False), entry.is_dir(follow_symlinks=False)
+                    yield "folders" if is_folder else part, status, is_folder
+                    if is_folder:
+                        todo.append(entry.path)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def _copies(registry: Registry) -> Beside:
+    """Bytes of our own that UI folders hold."""
+    row = registry.rows(
+        "SELECT count(*), coalesce(sum(b.allocated), 0) FROM link l JOIN blob b USING (sha256) WHERE l.kind = 'copy'"
+    )[0]
+    return Beside("copies in UI folders", row[0], row[1])
 
 
 def _trashed(registry: Registry, shas: Iterable[str]) -> tuple[int, int]:
@@ -311,7 +444,7 @@ def _trashed(registry: Registry, shas: Iterable[str]) -> tuple[int, int]:
     for sha in shas:
         if not registry.rows("SELECT 1 FROM installed_file WHERE sha256 = ? LIMIT 1", (sha,)):
             try:
-                disk += registry.blob_path(sha).stat().st_blocks * 512
+                disk += registry.blob_path(sha).lstat().st_blocks * 512
             except OSError:
                 continue
             count += 1
@@ -319,7 +452,9 @@ def _trashed(registry: Registry, shas: Iterable[str]) -> tuple[int, int]:
 
 
 def tree_files(root: Path) -> Iterator[Path]:
-    """Files below a folder; links are not followed."""
+    """Files below a folder, or that file; links are not followed."""
+    if root.is_file():
+        yield root
     for folder, _, names in os.walk(root):
         for name in names:
             yield Path(folder, name)

@@ -11,8 +11,11 @@ from hubctl.cli import _app, _flags, _out, _progress
 
 if TYPE_CHECKING:
     from registry import Registry
+    from registry.usage import Library
 
 ROWS = 40  # of a table, unless --top says otherwise
+OWN = {"index", "manifests", "folders"}  # what an empty home has, too
+RUBBISH = {"trash", "partial downloads", "named by no version"}
 BY = ("type", "base_model", "model", "creator", "ui", "age")
 
 
@@ -47,6 +50,7 @@ def du(
     if _flags.CURRENT.json:
         beside = [each.to_json() for each in library.beside]
         total = library.total.to_json()
+        home = {"path": str(registry.home), "on_disk": library.home}
         _out.document(
             "du",
             {
@@ -55,6 +59,8 @@ def du(
                 "groups": library.count,
                 "total": total,
                 "beside": beside,
+                "home": home,
+                "copies": library.copies.to_json(),
                 "measured": library.measured,
             },
         )
@@ -64,7 +70,7 @@ def du(
         return
     if rows:
         _table(by, rows)
-    _summary(library, shown=len(rows))
+    _summary(library, registry.home, shown=len(rows))
 
 
 def _table(by: str, rows: list[dict[str, Any]]) -> None:
@@ -87,9 +93,9 @@ def _some(count: int) -> str:
     return _out.size(count) if count else "–"
 
 
-def _summary(library: Any, *, shown: int) -> None:
+def _summary(library: Library, home: Path, *, shown: int) -> None:
     total = library.total
-    if not total.files and not any(each.kind != "index" for each in library.beside):
+    if not total.files and not any(each.kind not in OWN for each in library.beside):
         _out.say("nothing is installed here yet")
         return
     hidden = library.count - shown
@@ -106,7 +112,14 @@ def _summary(library: Any, *, shown: int) -> None:
     if library.beside:
         listed = ", ".join(f"{each.kind} {_out.size(each.on_disk)}" for each in library.beside)
         _out.say(f"beside models: {listed}")
-    if any(each.kind in {"trash", "partial downloads"} for each in library.beside):
+    if library.home is not None:
+        _out.say(f"{_out.size(library.home)} in all below {home}, as `du -s` has it")
+    if library.copies.on_disk:
+        _out.say(
+            f"outside: {_out.size(library.copies.on_disk)} in {_out.plural(library.copies.files, 'copy', 'copies')} "
+            "in UI folders on volumes that no link reaches, or linked with --kind copy"
+        )
+    if any(each.kind in RUBBISH for each in library.beside):
         _out.hint("`hubctl prune --dry-run` shows what would go")
     if not library.measured:
         _out.say("figures are from when each file was last changed here or verified; --exact asks the disk now")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,92 @@ def test_what_lies_beside_models_is_counted(stocked: Registry) -> None:
         assert beside["pictures made here"] == files_du(stocked.home / "runs")
         assert stocked.library().total.on_disk + beside["trash"] == files_du(stocked.home / "blobs")
         partial.abandon()
+
+
+def test_the_parts_of_a_home_add_up_to_what_du_says_of_it(stocked: Registry, tmp_path: Path) -> None:
+    """Each part is named, the folders too; what a stranger put there is in the last one."""
+    home = stocked.home
+    with stocked:
+        picture = b"\x89PNG\r\n\x1a\n" + b"x" * 20_000
+        stocked.put_picture(1, picture)
+        for name in ("previews/civitai/11.png", "runs/a.png", "damaged/x.1", "index.damaged.2026.db", "strange/deep/a"):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_bytes(picture)
+        (home / "tree/mine.txt").write_bytes(picture)
+        os.link(home / "runs/a.png", home / "runs/again.png")
+        (home / "runs/link.png").symlink_to(home / "runs/a.png")
+        orphan = home / "blobs/ab" / ("ab" * 32)
+        orphan.parent.mkdir(exist_ok=True)
+        with orphan.open("wb") as file:
+            file.truncate(5_000_000)  # sparse: it takes nothing
+            file.write(b"x" * 9000)
+        show_in_a_ui(stocked, tmp_path / "ui")
+        stocked.remove(stocked.plan_remove([("civitai", 12)]), to_trash=True)
+        library = stocked.library()
+        said = subprocess.run(["du", "-s", "-B1", str(home)], capture_output=True, text=True, check=True).stdout
+        assert library.home == int(said.split()[0])
+        assert library.home == library.total.on_disk + sum(each.on_disk for each in library.beside)
+        beside = {each.kind: each.on_disk for each in library.beside}
+        assert beside["your previews"] == files_du(home / "previews")
+        assert beside["set aside as damaged"] == files_du(home / "damaged", home / "index.damaged.2026.db")
+        assert beside["named by no version"] == files_du(orphan) < 100_000
+        assert beside["manifests"] == files_du(home / "manifests", home / "trash")
+        assert beside["other files"] == files_du(home / "strange", home / "tree/mine.txt")
+        assert set(beside) == {*usage.PARTS.values(), "folders", "trash", "named by no version", "other files"} - {
+            "partial downloads"
+        }
+
+
+def test_copies_in_ui_folders_are_told(stocked: Registry, tmp_path: Path) -> None:
+    with stocked:
+        for name in ("models/loras", "models/checkpoints", "models/vae"):
+            (tmp_path / "ui" / name).mkdir(parents=True)
+        links.add(stocked, links.Ui("comfyui", "comfyui", tmp_path / "ui", kind="copy"))
+        links.apply(stocked)
+        assert stocked.library().copies.on_disk == files_du(tmp_path / "ui") > 0
+
+
+def test_a_file_on_another_volume_stays_where_it_is(home: Path, tmp_path: Path) -> None:
+    """As `adopt --reference` has it: the blob is a symlink to it."""
+    with Registry.open(home) as registry:
+        sha = put(registry, b"x" * 50_000)
+        theirs = tmp_path / "theirs.safetensors"
+        theirs.write_bytes(b"x" * 50_000)
+        item = registry.get(11)
+        item.files[0].path.unlink()
+        registry.blob_path(sha).unlink()
+        registry.blob_path(sha).symlink_to(theirs)
+        item.files[0].path.symlink_to(registry.blob_path(sha))
+        registry.catch_up(force=True)
+        for exact in (True, False):
+            total = registry.library(exact=exact).total
+            assert (total.on_disk, total.elsewhere) == (files_du(theirs), files_du(theirs))
+        library = registry.library()
+        assert library.home == sum(each.on_disk for each in library.beside)
+        plan = registry.plan_remove([("civitai", 11)])
+        assert plan.frees == registry.remove(plan).freed <= 4096  # a long symlink takes a block
+        assert theirs.exists()
+
+
+@pytest.mark.parametrize("by", ["model", "creator"])
+def test_the_largest_of_many_groups_named_and_unnamed(home: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Above MEASURED only the groups asked for are added up: those without a name are one, also with a maker of it."""
+    rng = random.Random(1)
+    with Registry.open(home) as registry:
+        for number, name in enumerate(["", "unknown", "ada", "", "bo", "cy", "ada"]):
+            put(
+                registry, rng.randbytes(4096 * rng.randint(1, 9)), model_id=number + 1, version_id=number + 1,
+                model=name, creator=name or None,
+            )  # fmt: skip
+        for number in (20, 21):
+            put(registry, b"shared" * 9000, model_id=number, version_id=number, model="cy", creator=f"c{number}")
+        for top in (1, 2, 3, 4, 9):
+            measured = registry.library(by=by, top=top)
+            monkeypatch.setattr(usage, "MEASURED", 0)
+            recorded = registry.library(by=by, top=top)
+            monkeypatch.undo()
+            assert recorded.groups == measured.groups
+            assert (recorded.count, recorded.total) == (measured.count, measured.total)
 
 
 def test_duplicates_outside_the_store_are_found_by_size_then_bytes(stocked: Registry, tmp_path: Path) -> None:
