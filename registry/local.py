@@ -405,6 +405,12 @@ class Registry:
         """The same, one by one."""
         return self._load(finding.select(self.rows, wanted, sort=sort, limit=limit, offset=offset))
 
+    def refs(self, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0) -> list[str]:
+        """MODEL@VERSION of each, nothing else being read."""
+        columns = "v.model_id, v.version_id"
+        rows = finding.select(self.rows, wanted, sort=sort, limit=limit, offset=offset, columns=columns)
+        return [f"{row[0]}@{row[1]}" for row in rows]
+
     def count(self, wanted: Filter | None = None) -> tuple[int, int]:
         """(versions, bytes of their files)"""
         return finding.count(self.rows, wanted or Filter())

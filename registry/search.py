@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Rows = Callable[..., list[sqlite3.Row]]
 RANKED = 20_000  # matches that are put in order of relevance
+TOGETHER = 200  # versions whose files are asked for at once
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
 KIND_TYPES = {
     "checkpoint": ("checkpoint",),
@@ -171,7 +172,15 @@ ORDERS = {
 }
 
 
-def select(rows: Rows, wanted: Filter, *, sort: str = "name", limit: int | None = None, offset: int = 0) -> list[Any]:
+def select(
+    rows: Rows,
+    wanted: Filter,
+    *,
+    sort: str = "name",
+    limit: int | None = None,
+    offset: int = 0,
+    columns: str = "v.*",
+) -> list[Any]:
     """Rows of `model_version`. Words sort by relevance unless another order is asked for."""
     where, args = wanted.conditions()
     source = "model_version v"
@@ -184,7 +193,7 @@ def select(rows: Rows, wanted: Filter, *, sort: str = "name", limit: int | None 
         source += " LEFT JOIN user_note n ON n.source = v.source AND n.version_id = v.version_id"
     condition = " WHERE " + " AND ".join(where) if where else ""
     args += [-1 if limit is None else limit, offset]
-    return rows(f"SELECT v.* FROM {source}{condition} ORDER BY {order} LIMIT ? OFFSET ?", args)
+    return rows(f"SELECT {columns} FROM {source}{condition} ORDER BY {order} LIMIT ? OFFSET ?", args)
 
 
 def _matching(where: Sequence[str], by_rank: bool) -> str:
@@ -211,13 +220,30 @@ def count(rows: Rows, wanted: Filter) -> tuple[int, int]:
 
 
 def load(rows: Rows, home: Path, found: Sequence[sqlite3.Row]) -> Iterator[Installed]:
-    """Rows with their files and notes."""
-    files = "SELECT * FROM installed_file WHERE source = ? AND version_id = ? ORDER BY size DESC, file_id"
-    note = "SELECT * FROM user_note WHERE source = ? AND version_id = ?"
+    """Rows with their files and notes, which are asked for some at a time."""
     noted = bool(rows("SELECT 1 FROM user_note LIMIT 1"))
-    for row in found:
-        key = (row["source"], row["version_id"])
-        yield _installed(home, row, rows(files, key), rows(note, key) if noted else ())
+    for start in range(0, len(found), TOGETHER):
+        some = found[start : start + TOGETHER]
+        files = _of(rows, "installed_file", some, " ORDER BY size DESC, file_id")
+        notes = _of(rows, "user_note", some) if noted else {}
+        for row in some:
+            key = (row["source"], row["version_id"])
+            yield _installed(home, row, files.get(key, ()), notes.get(key, ()))
+
+
+def _of(
+    rows: Rows, table: str, versions: Sequence[sqlite3.Row], order: str = ""
+) -> dict[tuple[str, int], list[sqlite3.Row]]:
+    """Rows of a table that belong to some versions, by version."""
+    numbers: dict[str, list[int]] = {}
+    for row in versions:
+        numbers.setdefault(row["source"], []).append(row["version_id"])
+    out: dict[tuple[str, int], list[sqlite3.Row]] = {}
+    for source, ids in numbers.items():
+        sql = f"SELECT * FROM {table} WHERE source = ? AND version_id IN ({','.join('?' * len(ids))}){order}"
+        for row in rows(sql, (source, *ids)):
+            out.setdefault((source, row["version_id"]), []).append(row)
+    return out
 
 
 def _installed(home: Path, row: sqlite3.Row, files: Sequence[sqlite3.Row], notes: Sequence[sqlite3.Row]) -> Installed:

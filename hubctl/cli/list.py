@@ -43,15 +43,15 @@ def list_(
     )
     offset = (page - 1) * (size or 0)
     with _app.open_registry(read_only=True) as registry:
+        if _flags.CURRENT.quiet and not _flags.CURRENT.json:
+            for ref in registry.refs(wanted, sort=sort, limit=size, offset=offset):
+                _out.line(ref)
+            return
         total, bytes_ = registry.count(wanted)
         each = registry.each(wanted, sort=sort, limit=size, offset=offset)
         if _flags.CURRENT.json:
             count = max(0, min(size or total, total - offset))
             _out.document_of("list", {"count": count, "total": total, "page": page}, "items", map(row, each))
-            return
-        if _flags.CURRENT.quiet:
-            for item in each:
-                _out.line(item.ref)
             return
         found = list(each)
     if not found:
