@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hubctl.errors import KnownError
 
 NUMBER = "right"
+PIPED = 1_000  # columns of a table that no terminal shows
+GAP = 3  # columns between two columns of a table
 
 
 def plain_terminal() -> bool:
@@ -27,12 +29,12 @@ def plain_terminal() -> bool:
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or _flags.driven_by_a_program()
 
 
-def console(stderr: bool = False) -> Console:
-    """A rich console on one of the two streams. Piped output is as wide as its content."""
+def console(stderr: bool = False, *, piped: int = 160) -> Console:
+    """A rich console on one of the two streams, `piped` columns wide where no terminal shows it."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else 160
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else piped
     return Console(file=stream, no_color=plain_terminal() or None, highlight=False, soft_wrap=False, width=width)
 
 
@@ -64,9 +66,15 @@ def line(text: str = "") -> None:
 
 
 def say(text: str) -> None:
-    """Talk: stderr, silent with -q or --json."""
+    """Talk: one line on stderr, with blank ones around it if asked; silent with -q or --json.
+
+    A line break inside is somebody's name for a thing: it makes no line of its own.
+    """
     if not (_flags.CURRENT.quiet or _flags.CURRENT.json):
-        sys.stderr.write(safe(text, multiline=True) + "\n")
+        line = text.strip("\n")
+        before = len(text) - len(text.lstrip("\n"))
+        after = len(text) - before - len(line)
+        sys.stderr.write("\n" * before + safe(line) + "\n" * (after + 1))
 
 
 def warn(text: str) -> None:
@@ -102,19 +110,58 @@ def error(problem: KnownError) -> None:
         _styled("hint", "cyan", problem.hint)
 
 
-def table(columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """A table on stdout. A column is a heading, or (heading, "right") for figures."""
+def table(
+    columns: Sequence[str | tuple[str, str]], rows: Iterable[Sequence[Any]], *, spare: Sequence[str] = ()
+) -> None:
+    """A table on stdout. A column is a heading, or (heading, "right") for figures.
+
+    On a narrow terminal the columns in `spare` are left out, the first first, before any word has to be broken.
+    Without a terminal a row is a line, however long.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
-    for column in columns:
-        name, justify = column if isinstance(column, tuple) else (column, "left")
-        grid.add_column(name, justify="right" if justify == NUMBER else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
-    console().print(grid)
+    pairs = [column if isinstance(column, tuple) else (column, "left") for column in columns]
+    cells = [[cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row] for row in rows]
+    screen = console(piped=PIPED)
+    widths = _fit(pairs, cells, screen.width, spare)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, width in widths.items():
+        name, justify = pairs[i]
+        grid.add_column(name, justify="right" if justify == NUMBER else "left", overflow="fold", width=width)
+    for row in cells:
+        grid.add_row(*(row[i] for i in widths))
+    with screen.capture() as drawn:
+        screen.print(grid)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+
+
+def _fit(pairs: Sequence[tuple[str, str]], cells: Sequence[Any], room: int, spare: Sequence[str]) -> dict[int, int]:
+    """The columns that are shown, by their place, and how wide each is: as wide as its content where all fit, else
+    narrower, the widest first. Figures and words stay whole for as long as there are columns to spare."""
+    natural, least = {}, {}
+    for i, (name, justify) in enumerate(pairs):
+        content = [name, *(row[i].plain for row in cells)]
+        natural[i] = min(room, max(_widest(text.split("\n")) for text in content))
+        words = min(natural[i], max(8, room // 2), max(_widest(text.split()) for text in content))
+        least[i] = natural[i] if justify == NUMBER else words
+    for name in spare:
+        if sum(least.values()) + GAP * (len(least) - 1) <= room:
+            break
+        del least[[head for head, _ in pairs].index(name)]
+    widths = {i: natural[i] for i in least}
+    for _ in range(sum(widths.values()) + GAP * (len(widths) - 1) - room):
+        able = [i for i in widths if widths[i] > least[i]] or [i for i in widths if widths[i] > 1]
+        if able:
+            widths[max(able, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _widest(parts: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, parts), default=0)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -138,7 +185,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(safe(str(item)) for item in value)
-    return safe(str(value), multiline=True)
+    return safe(str(value))
 
 
 def size(count: float | None) -> str:

@@ -86,6 +86,7 @@ def _table(by: str, rows: list[dict[str, Any]]) -> None:
             )
             for row in rows
         ],
+        spare=("", "kept", "linked"),
     )  # fmt: skip
 
 
@@ -132,7 +133,10 @@ def bar(share: float, width: int = 24) -> str:
 
 
 def _duplicates(registry: Registry, folders: list[Path], top: int | None) -> None:
+    from rich.text import Text
+
     from hubctl.errors import NotFound
+    from hubctl.text import safe
     from registry import duplicates
 
     for folder in folders:
@@ -159,7 +163,7 @@ def _duplicates(registry: Registry, folders: list[Path], top: int | None) -> Non
         [
             (
                 f"{each.name}  ({each.ref})" if each.ref else each.name,
-                _out.size(each.size), _out.size(each.wasted), "\n".join(str(path) for path in each.paths),
+                _out.size(each.size), _out.size(each.wasted), Text("\n".join(map(safe, each.paths))),
             )
             for each in found[:top]
         ],

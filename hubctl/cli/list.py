@@ -82,6 +82,7 @@ def _table(found: list[Any]) -> None:
             )
             for item in found
         ],
+        spare=("used", "version", "base model", "size", "trigger words"),
     )  # fmt: skip
 
 

@@ -37,4 +37,5 @@ def runs(limit: Annotated[int, typer.Option("--limit", min=1, max=10000, help="H
                 )
                 for row in rows
             ],
+            spare=("device", "seconds", "similarity"),
         )

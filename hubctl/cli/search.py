@@ -137,6 +137,7 @@ def _print(rows: list[dict[str, Any]], query: Any) -> None:
                 )
                 for row in rows
             ],
+            spare=("creator", "downloads", "base model", "size", "trigger words"),
         )  # fmt: skip
         _out.say(f"\n{_out.plural(len(rows), 'model')}. Install one with `hubctl install {rows[0]['id']}`,")
         _out.say(f"look closer with `hubctl show {rows[0]['id']}`")
