@@ -169,9 +169,10 @@ def run(argv: Sequence[str]) -> int:
             return _interrupted()
         return status if isinstance(status, int) else 0
     except KnownError as error:
-        return _report(error)
-    except typer.Abort:
-        return _interrupted()
+        return _report(error, argv)
+    except typer.Abort:  # somebody was asked and said no
+        sys.stderr.write("nothing was done\n")
+        return INTERRUPTED
     except KeyboardInterrupt:
         return _interrupted()
     except BrokenPipeError:  # `hubctl list | head`: the reader has what it wanted
@@ -181,27 +182,29 @@ def run(argv: Sequence[str]) -> int:
         return _report(_from_os(error))
     except Exception as error:
         if hasattr(error, "format_message"):  # the parser's own usage errors
-            return _usage(error)
+            return _usage(error, argv)
         raise
 
 
-def _report(error: Any) -> int:
+def _report(error: Any, argv: Sequence[str] = ()) -> int:
     from hubctl.cli import _out
 
+    if error.code == "usage":  # maybe nobody has read as far as --json
+        _flags.CURRENT.json |= "--json" in argv[: argv.index("--") if "--" in argv else len(argv)]
     _out.error(error)
     return int(error.exit_code)
 
 
-def _usage(error: Any) -> int:
+def _usage(error: Any, argv: Sequence[str]) -> int:
     from hubctl.errors import UsageError
 
     context = getattr(error, "ctx", None)
     name = getattr(context, "command_path", "hubctl")
-    return _report(UsageError(error.format_message().rstrip("."), hint=f"`{name} --help` shows how it is used"))
+    return _report(UsageError(error.format_message().rstrip("."), hint=f"`{name} --help` shows how it is used"), argv)
 
 
 def _interrupted() -> int:
-    sys.stderr.write("\ninterrupted: what was downloaded so far is kept; the same command continues\n")
+    sys.stderr.write("\ninterrupted: what was done so far is kept; the same command continues\n")
     return INTERRUPTED
 
 

@@ -56,6 +56,27 @@ def installed(registry: Registry, refs: Sequence[str] | None) -> list[Installed]
     return [installed_one(ref, registry) for ref in refs] if refs else registry.installed()
 
 
+def here(registry: Registry, ref: str) -> Installed | None:
+    """The one installed version a reference means; None where that is none. Raises Ambiguous."""
+    from hubctl.errors import NotFound
+    from hubctl.reproduce import installed_one
+
+    try:
+        return installed_one(ref, registry)
+    except NotFound:
+        return None
+
+
+def surely_here(registry: Registry, ref: str) -> Installed:
+    """The same where no hub is asked. Raises Offline (with --offline), NotFound, Ambiguous."""
+    from hubctl.install import offline_refusal
+    from hubctl.reproduce import installed_one
+
+    if settings().offline and here(registry, ref) is None:
+        raise offline_refusal(ref)
+    return installed_one(ref, registry)
+
+
 def project(given: Path | None) -> Path:
     """The project's folder: what was given, else this one or the nearest above. Raises NotFound."""
     from pathlib import Path

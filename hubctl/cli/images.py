@@ -11,7 +11,7 @@ from hubctl.cli import _app, _flags, _out, _page
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from registry import Registry, wire
+    from registry import Installed, Registry, wire
 
 
 def images(
@@ -25,23 +25,31 @@ def images(
     Example: hubctl images 4201
     """
     from hubctl import install
-    from hubctl.errors import NotFound
+    from hubctl.errors import HubError, NotFound
 
     settings = _app.settings()
     with _app.open_registry(read_only=True) as registry:
         if local or settings.offline:
-            here = registry.find(ref)
-            if not here:
-                raise NotFound(f"`{ref}` is not installed", hint="leave out --local to ask the hub")
-            rows = _rows(registry.images(here[0].version.id, source=here[0].source), registry, limit)
+            rows = _recorded(_app.surely_here(registry, ref), registry, limit)
         else:
-            with _app.open_hub() as hub:
-                found = install.resolve(ref, hub)
-                allowed = settings.nsfw if nsfw is None else nsfw
-                given = hub.images(model_version_id=found.version.id, limit=limit, nsfw=allowed)
-                rows = _rows(given, registry, limit)
-                rows = rows or _rows(found.version.images, registry, limit)
+            try:
+                with _app.open_hub() as hub:
+                    found = install.resolve(ref, hub)
+                    allowed = settings.nsfw if nsfw is None else nsfw
+                    given = hub.images(model_version_id=found.version.id, limit=limit, nsfw=allowed)
+                    rows = _rows(given, registry, limit)
+                    rows = rows or _rows(found.version.images, registry, limit)
+            except (HubError, NotFound) as error:  # no answer, or the page is gone
+                here = _app.here(registry, ref)
+                if here is None:
+                    raise
+                _out.warn(f"{error.message}: showing what was recorded when it was installed")
+                rows = _recorded(here, registry, limit)
     _print(rows)
+
+
+def _recorded(item: Installed, registry: Registry, limit: int) -> list[dict[str, Any]]:
+    return _rows(registry.images(item.version_id, source=item.source), registry, limit)
 
 
 def _rows(given: Iterable[wire.Image], registry: Registry, limit: int) -> list[dict[str, Any]]:

@@ -88,12 +88,7 @@ def _nothing_left() -> None:
 
 def _offline(wanted: list[str], registry: Registry) -> None:
     """Offline, an install is a look at what is here."""
-    from hubctl.install import offline_refusal
-
-    for text in wanted:
-        if not registry.find(text):
-            raise offline_refusal(text)
-    found = [registry.find(text)[0] for text in wanted]
+    found = [_app.surely_here(registry, text) for text in wanted]
     if _flags.CURRENT.json:
         _out.document("install", {"installed": [str(item.files[0].path) for item in found], "failures": []})
         return

@@ -46,9 +46,9 @@ def _page_of(ref: str) -> Page:
 
     settings = _app.settings()
     with _app.open_registry(read_only=True) as registry:
-        here = registry.find(ref)
-        if here:
-            return Page.of_installed(here[0], registry)
+        here = _app.here(registry, ref)
+        if here is not None:
+            return Page.of_installed(here, registry)
         if settings.offline:
             raise install.offline_refusal(ref)
         with _app.open_hub() as hub:

@@ -38,17 +38,17 @@ def rm(
             if _flags.CURRENT.json:
                 _out.document("rm-plan", {"plan": plan.to_json(), "trash_days": days})
             return
-        if not _out.confirm(f"{'move to the trash' if days else 'delete'} {_out.plural(len(chosen), 'version')}?"):
+        count = _out.plural(len(chosen), "version")
+        if not _out.confirm(f"move {count} to the trash?" if days else f"delete {count}?"):
             raise typer.Abort
         report = registry.remove(plan, to_trash=days > 0, reason="hubctl rm")
     refs_gone = [item.ref for item in chosen]
     if _flags.CURRENT.json:
         _out.document("rm", {"removed": refs_gone, "freed": report.freed, "in_trash": report.waiting})
     elif days:
-        moved = _out.plural(len(chosen), "version")
-        _out.say(f"✓ {moved} moved to the trash; {_out.size(report.waiting)} is free when it is emptied")
+        _out.say(f"✓ {count} moved to the trash; {_out.size(report.waiting)} is free when it is emptied")
         _out.say(
             f"  `hubctl trash restore {refs_gone[0]}` brings it back" if len(chosen) == 1 else "  `hubctl trash list`"
         )
     else:
-        _out.say(f"✓ removed {_out.plural(len(chosen), 'version')}, {_out.size(report.freed)} freed")
+        _out.say(f"✓ removed {count}, {_out.size(report.freed)} freed")

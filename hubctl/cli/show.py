@@ -40,16 +40,13 @@ def show(
     Example: hubctl show 4201
     """
     from hubctl import install
-    from hubctl.errors import HubError
+    from hubctl.errors import HubError, NotFound
     from hubctl.hubs import source_of
 
     settings = _app.settings()
     with _app.open_registry(read_only=True) as registry:
-        here = registry.find(ref)
         if local or settings.offline:
-            if not here:
-                raise install.offline_refusal(ref)
-            _print(Page.of_installed(here[0], registry))
+            _print(Page.of_installed(_app.surely_here(registry, ref), registry))
             return
         try:
             with _app.open_hub() as hub:
@@ -58,11 +55,12 @@ def show(
                 source = source_of(found.version, hub)
                 installed = registry.get(found.version.id, source=source)
                 page = Page.of(found.model, version, installed, registry, source=source)
-        except HubError as error:
-            if not here:
+        except (HubError, NotFound) as error:  # no answer, or the page is gone
+            here = _app.here(registry, ref)
+            if here is None:
                 raise
             _out.warn(f"{error.message}: showing what was recorded when it was installed")
-            page = Page.of_installed(here[0], registry)
+            page = Page.of_installed(here, registry)
         _print(page)
 
 

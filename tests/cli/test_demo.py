@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rude import RudeHub
 
 Run = Callable[..., Any]
 ASSETS = Path(__file__).resolve().parents[2] / "hubctl/demo/assets/images"
@@ -63,6 +64,17 @@ def test_what_was_installed_is_known_offline_after_the_hub_is_gone(ready: Run) -
     assert "DPM++ 2M Karras" in shown
     assert [row["id"] for row in ready("images", "4201", "--json", *away).json["items"]][:1] == [9001]
     assert ready("search", "--local", "titan", "-q").out == "4201\n"
+
+
+@pytest.mark.parametrize("answer", [404, None])
+def test_what_was_installed_is_shown_when_its_page_is_gone_or_nobody_answers(answer: int | None, ready: Run) -> None:
+    with RudeHub(b"", answers={}) as empty:
+        hub = empty.url if answer else "http://127.0.0.1:9"
+        shown = ready("show", "4201", "--hub", hub)
+        assert "<lora:thnos:1> thnos" in shown.out
+        assert "showing what was recorded when it was installed" in shown.err
+        assert [row["id"] for row in ready("images", "4201", "--json", "--hub", hub).json["items"]][:1] == [9001]
+        assert ready("show", "4999", "--hub", hub, status=None).status in (4, 5)
 
 
 def test_an_example_is_reproduced_and_the_run_recorded(ready: Run, demo_home: Path) -> None:
