@@ -5,7 +5,8 @@
     execute(registry, plan)         →  PruneReport  each item looked at again just before it goes
 
 Conditions on versions (`unused`, `superseded`, `redownloadable`) all have to hold, and a budget (`free`, `max_size`)
-takes the least recently used of what they leave, no more than it needs. The rest is housekeeping, each by its own flag.
+takes the least recently used of what they leave, no more than it needs. The rest is housekeeping, each by its own flag;
+what it frees is not asked of versions again.
 Pinned and locked versions never go; those something was merged from, or a recorded run used, only when asked for.
 """
 
@@ -17,6 +18,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,12 +51,19 @@ class Policy:
     orphans: bool = False
     partials: bool = False
     pictures: bool = False
+    damaged: bool = False
     empty_trash: bool = False
     trash_days: int = 7  # how long removed versions wait; 0 deletes at once
+    at_once: bool = False  # delete these versions at once; what waits already goes on waiting
 
     @property
     def picks_versions(self) -> bool:
         return bool(self.unused_days is not None or self.superseded or self.redownloadable or self.has_budget)
+
+    @property
+    def waits(self) -> int:
+        """Days that what goes now waits in the trash."""
+        return 0 if self.at_once else self.trash_days
 
     @property
     def has_budget(self) -> bool:
@@ -98,7 +107,7 @@ class BlobFacts:
 class Item:
     """One thing that goes. `frees` counts what is free when everything before it went, too."""
 
-    kind: str  # version · trash · orphan · partial · leftover · picture
+    kind: str  # version · trash · orphan · partial · leftover · picture · damaged
     label: str
     reasons: tuple[str, ...]
     frees: int
@@ -112,6 +121,10 @@ class Item:
         }  # fmt: skip
         if self.key:
             out |= {"source": self.key[0], "version_id": self.key[1]}
+        if self.path:
+            out["path"] = str(self.path)
+        if self.sha256:
+            out["sha256"] = self.sha256
         return out
 
 
@@ -121,9 +134,13 @@ class Kept:
 
     label: str
     reasons: tuple[str, ...]
+    key: Key | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"what": self.label, "reasons": list(self.reasons)}
+        out: dict[str, Any] = {"what": self.label, "reasons": list(self.reasons)}
+        if self.key:
+            out |= {"source": self.key[0], "version_id": self.key[1]}
+        return out
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class Facts:
     partials: tuple[tuple[Path, int, float], ...] = ()
     leftovers: tuple[tuple[Path, int], ...] = ()
     pictures: tuple[tuple[Path, int], ...] = ()
+    damaged: tuple[tuple[Path, int], ...] = ()
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -192,27 +210,30 @@ class PruneReport:
 def plan_prune(facts: Facts, policy: Policy, *, available: Available | None = None) -> PrunePlan:
     """Decide what goes. `available` is asked for `redownloadable`, only about what everything else already chose."""
     library = sum(blob.allocated for blob in facts.blobs.values())
-    chosen, kept, missing = _versions(facts, policy, available, library) if policy.picks_versions else ([], [], 0)
-    items = chosen + list(_housekeeping(facts, policy))
-    return PrunePlan(tuple(items), tuple(kept), policy.trash_days, missing, library)
+    rubbish = tuple(_housekeeping(facts, policy))
+    budget = None
+    if policy.has_budget:
+        free = (policy.free or 0) - sum(item.frees for item in rubbish)
+        budget = max(0, free, library - policy.max_size if policy.max_size is not None else 0)
+    chosen, kept = _versions(facts, policy, available, budget) if policy.picks_versions else ([], [])
+    missing = max(0, (budget or 0) - sum(item.frees for item in chosen))
+    return PrunePlan((*chosen, *rubbish), tuple(kept), policy.waits, missing, library)
 
 
 def _versions(
-    facts: Facts, policy: Policy, available: Available | None, library: int
-) -> tuple[list[Item], list[Kept], int]:
+    facts: Facts, policy: Policy, available: Available | None, budget: int | None
+) -> tuple[list[Item], list[Kept]]:
     newer = _superseded(facts.versions)
-    budget = max(policy.free or 0, library - policy.max_size if policy.max_size is not None else 0)
-    chosen: list[Item] = []
+    ledger = _Ledger(facts, policy)
+    chosen: list[tuple[Version, list[str]]] = []
     kept: list[Kept] = []
-    gone: set[Key] = set()
     for version in sorted(facts.versions, key=lambda v: (v.used_at, -_weight(v, facts), v.key)):
-        if policy.has_budget and sum(item.frees for item in chosen) >= budget:
+        if budget is not None and ledger.freed >= budget:
             break
         reasons = _reasons(version, policy, newer, facts.now)
         if reasons is None:
             continue
-        frees = _frees(version, facts.blobs, gone)
-        if policy.has_budget and not frees and not _shares(version, facts.blobs):
+        if budget is not None and not ledger.frees(version) and not ledger.shares(version):
             continue
         guards = version.never + (() if policy.include_used else version.careful)
         if not guards and policy.redownloadable:
@@ -222,14 +243,83 @@ def _versions(
             else:
                 reasons.append("can be downloaded again")
         if guards:
-            kept.append(Kept(f"{version.name} · {version.version_name}  ({version.ref})", guards))
+            kept.append(Kept(_label(version), guards, version.key))
             continue
-        gone.add(version.key)
-        reasons += version.careful
-        label = f"{version.name} · {version.version_name}  ({version.ref})"
-        chosen.append(Item("version", label, tuple(reasons), frees, key=version.key))
-    freed = sum(item.frees for item in chosen)
-    return chosen, kept, max(0, budget - freed) if policy.has_budget else 0
+        ledger.take(version)
+        chosen.append((version, reasons + list(version.careful)))
+    if budget is not None:
+        chosen = _needed(chosen, ledger, budget)
+    again = _Ledger(facts, policy)
+    return [Item("version", _label(v), tuple(why), again.take(v), key=v.key) for v, why in chosen], kept
+
+
+def _needed(chosen: list[tuple[Version, list[str]]], ledger: _Ledger, budget: int) -> list[tuple[Version, list[str]]]:
+    """Without those whose bytes a larger one that came later made superfluous; what was used last is spared first."""
+    spared: set[Key] = set()
+    for version, _ in reversed(chosen):
+        if ledger.freed - ledger.holds(version) >= budget:
+            ledger.put_back(version)
+            spared.add(version.key)
+    return [each for each in chosen if each[0].key not in spared]
+
+
+def _label(version: Version) -> str:
+    return f"{version.name} · {version.version_name}  ({version.ref})"
+
+
+class _Ledger:
+    """Bytes that are free while versions go, one by one: a blob's with the last version that uses it."""
+
+    def __init__(self, facts: Facts, policy: Policy) -> None:
+        self.blobs = facts.blobs
+        self.left = {sha: len(blob.users) for sha, blob in facts.blobs.items()}
+        self.freed = 0
+        stay = set() if policy.waits else _waiting(facts, policy)
+        self.stuck = stay | {sha for sha, blob in facts.blobs.items() if blob.elsewhere}
+
+    def frees(self, version: Version) -> int:
+        """What is free when this version goes next."""
+        return self._bytes(version, users=1)
+
+    def holds(self, version: Version) -> int:
+        """What is not free when this version, taken already, stays after all."""
+        return self._bytes(version, users=0)
+
+    def shares(self, version: Version) -> bool:
+        """Whether it has bytes that go with the last version that uses them."""
+        return any(len(self.blobs[sha].users) > 1 and sha not in self.stuck for sha in self._of(version))
+
+    def take(self, version: Version) -> int:
+        frees = self.frees(version)
+        self._count(version, -1)
+        self.freed += frees
+        return frees
+
+    def put_back(self, version: Version) -> None:
+        self.freed -= self.holds(version)
+        self._count(version, 1)
+
+    def _bytes(self, version: Version, users: int) -> int:
+        mine = (sha for sha in self._of(version) if sha not in self.stuck and self.left[sha] == users)
+        return sum(self.blobs[sha].allocated for sha in mine)
+
+    def _count(self, version: Version, by: int) -> None:
+        for sha in self._of(version):
+            self.left[sha] += by
+
+    def _of(self, version: Version) -> list[str]:
+        return [sha for sha in dict.fromkeys(version.blobs) if sha in self.blobs]
+
+
+def _waiting(facts: Facts, policy: Policy) -> set[str]:
+    """Blobs of versions that stay in the trash."""
+    going = _leaving(facts, policy)
+    return {sha for entry in facts.trashed if entry.path not in going for sha in entry.blobs}
+
+
+def _leaving(facts: Facts, policy: Policy) -> set[Path]:
+    """Entries of the trash that are due, or all of them."""
+    return {e.path for e in facts.trashed if policy.empty_trash or e.expires_at(policy.trash_days) <= facts.now}
 
 
 def _reasons(version: Version, policy: Policy, newer: Mapping[Key, str], now: datetime) -> list[str] | None:
@@ -240,13 +330,13 @@ def _reasons(version: Version, policy: Policy, newer: Mapping[Key, str], now: da
     if policy.unused_days is not None:
         if days < policy.unused_days:
             return None
-        reasons.append(f"{seen} {days} days ago")
+        reasons.append(f"{seen} {_plural(days)} ago")
     if policy.superseded:
         if version.key not in newer:
             return None
         reasons.append(f"`{newer[version.key]}` is installed and newer")
     if policy.has_budget and policy.unused_days is None:
-        reasons.append(f"least recently used: {seen} {days} days ago" if days else f"{seen} today")
+        reasons.append(f"least recently used: {seen} {_plural(days)} ago" if days else f"{seen} today")
     return reasons
 
 
@@ -269,27 +359,14 @@ def _weight(version: Version, facts: Facts) -> int:
     return sum(facts.blobs[sha].allocated for sha in version.blobs if sha in facts.blobs)
 
 
-def _frees(version: Version, blobs: Mapping[str, BlobFacts], gone: set[Key]) -> int:
-    """Bytes that are free when this version goes after those in `gone`."""
-    users = gone | {version.key}
-    mine = (blobs[sha] for sha in dict.fromkeys(version.blobs) if sha in blobs)
-    return sum(blob.allocated for blob in mine if not blob.elsewhere and blob.users <= users)
-
-
-def _shares(version: Version, blobs: Mapping[str, BlobFacts]) -> bool:
-    """Whether it holds bytes that go with the last version that uses them."""
-    return any(len(blobs[sha].users) > 1 and not blobs[sha].elsewhere for sha in version.blobs if sha in blobs)
-
-
 def _housekeeping(facts: Facts, policy: Policy) -> Iterator[Item]:
-    due = {e.path for e in facts.trashed if e.expires_at(policy.trash_days) <= facts.now}
-    going = [e for e in facts.trashed if e.path in due or policy.empty_trash]
-    freed = {sha for e in facts.trashed if e not in going for sha in e.blobs}  # needed by what stays
-    for entry in going:
+    freed, going = _waiting(facts, policy), _leaving(facts, policy)
+    for entry in (each for each in facts.trashed if each.path in going):
         days = (facts.now - entry.removed_at).days
         mine = set(entry.blobs) - freed
         freed |= mine
-        why = f"in the trash for {days} days" if entry.path in due else "the trash is emptied"
+        is_due = entry.expires_at(policy.trash_days) <= facts.now
+        why = f"in the trash for {_plural(days)}" if is_due else "the trash is emptied"
         label = f"{entry.name} · {entry.version_name}  ({entry.ref})"
         yield Item("trash", label, (why,), sum(facts.trash_frees.get(sha, 0) for sha in mine), path=entry.path)
     if policy.orphans:
@@ -306,10 +383,16 @@ def _housekeeping(facts: Facts, policy: Policy) -> Iterator[Item]:
     if policy.pictures:
         for path, size in facts.pictures:
             yield Item("picture", path.name, ("example pictures can be fetched again",), size, path=path)
+    if policy.damaged:
+        for path, size in facts.damaged:
+            yield Item("damaged", path.name, ("set aside by `verify --repair` or `reindex`",), size, path=path)
 
 
 def _days(seconds: float) -> str:
-    days = int(seconds // DAY)
+    return _plural(int(seconds // DAY))
+
+
+def _plural(days: int) -> str:
     return f"{days} day" if days == 1 else f"{days} days"
 
 
@@ -341,6 +424,7 @@ def look(
         partials=tuple(_partials(registry, clock)),
         leftovers=tuple(_leftovers(registry, clock)) if leftovers else (),
         pictures=tuple(_sized(p for p in usage.tree_files(registry.home / "images") if not p.name.startswith("."))),
+        damaged=tuple(_damaged(registry)),
         now=now,
     )
 
@@ -481,7 +565,7 @@ def _parents(rows: Sequence[Any]) -> dict[str, list[str]]:
 
 
 def _runs(registry: Registry) -> dict[int, int]:
-    """Version id → how many recorded runs used it, while their picture is still there."""
+    """Version id → how many recorded runs used it."""
     counts: dict[int, int] = {}
     for row in registry.rows("SELECT used FROM run"):
         for version_id in json.loads(row["used"] or "[]"):
@@ -549,6 +633,18 @@ def _strays(registry: Registry) -> Iterator[Path]:
                 continue
 
 
+def _damaged(registry: Registry) -> Iterator[tuple[Path, int]]:
+    """Bytes that were not what their name said, and indexes SQLite could not read: kept until somebody says otherwise.
+
+    An edit made through a hardlink is still shown by that hardlink, so taking ours frees nothing.
+    """
+    home = registry.home
+    for path in (*usage.tree_files(home / "damaged"), *home.glob("index.damaged.*")):
+        with suppress(OSError):
+            status = path.lstat()
+            yield path, status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
 def _sized(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
     for path in paths:
         yield path, _disk(path)
@@ -572,17 +668,18 @@ def execute(
 
     total = len(plan.items)
     freed = waiting = versions = others = 0
-    for item in plan.of("version"):
-        on_step(versions, total, item.label)
-        if item.key is None or _is_protected(registry, item.key):
-            continue
-        removal = registry.plan_remove([item.key])
-        report = trash.remove(
-            registry, removal, to_trash=plan.trash_days > 0, reason="prune: " + "; ".join(item.reasons)
-        )
-        versions += report.versions
-        freed += report.freed
-        waiting += report.waiting
+    going = plan.of("version")
+    together = 1 if plan.trash_days else trash.CHUNK  # the trash keeps a reason for each
+    for start in range(0, len(going), together):
+        some = [item for item in going[start : start + together] if not _is_protected(registry, item.key)]
+        if some:
+            on_step(versions, total, some[0].label)
+            removal = registry.plan_remove([item.key for item in some if item.key])
+            why = "prune: " + "; ".join(some[0].reasons)
+            report = trash.remove(registry, removal, to_trash=plan.trash_days > 0, reason=why)
+            versions += report.versions
+            freed += report.freed
+            waiting += report.waiting
     due = {item.path for item in plan.of("trash")}
     if due:
         chosen = [entry for entry in trash.entries(registry) if entry.path in due]
@@ -590,8 +687,8 @@ def execute(
         others += len(chosen)
     orphans = plan.of("orphan")
     freed += trash.delete_blobs(registry, [item.sha256 for item in orphans if item.sha256], grace=GRACE)
-    others += len(orphans)
-    for item in plan.of("partial", "leftover", "picture"):
+    others += sum(1 for item in orphans if item.sha256 and not registry.has(item.sha256))
+    for item in plan.of("partial", "leftover", "picture", "damaged"):
         if item.path is not None and _still_goes(registry, item):
             on_step(versions + others, total, item.label)
             item.path.unlink(missing_ok=True)
@@ -601,9 +698,11 @@ def execute(
     return PruneReport(freed, waiting, versions, others)
 
 
-def _is_protected(registry: Registry, key: Key) -> bool:
+def _is_protected(registry: Registry, key: Key | None) -> bool:
     """Pinned since the plan was made."""
-    return bool(registry.rows("SELECT 1 FROM user_note WHERE source = ? AND version_id = ? AND pinned", key))
+    return key is None or bool(
+        registry.rows("SELECT 1 FROM user_note WHERE source = ? AND version_id = ? AND pinned", key)
+    )
 
 
 def _still_goes(registry: Registry, item: Item) -> bool:

@@ -21,6 +21,7 @@ KINDS = {
     "partial": "delete, abandoned downloads",
     "leftover": "delete, left by killed processes",
     "picture": "delete, example pictures",
+    "damaged": "delete, set aside as damaged",
 }
 
 
@@ -33,7 +34,7 @@ def prune(
         bool, typer.Option("--redownloadable", help="The hub has the same file now (it is asked)")
     ] = False,
     free: Annotated[
-        str | None, typer.Option("--free", metavar="SIZE", help="Least recently used until SIZE is free")
+        str | None, typer.Option("--free", metavar="SIZE", help="Least recently used, so many as free SIZE")
     ] = None,
     max_size: Annotated[
         str | None, typer.Option("--max-size", metavar="SIZE", help="Least recently used until the library takes SIZE")
@@ -45,7 +46,10 @@ def prune(
         bool, typer.Option("--orphans", help="Bytes no version names; what killed processes left")
     ] = False,
     partials: Annotated[bool, typer.Option("--partials", help="Downloads nobody went on with for a day")] = False,
-    previews: Annotated[bool, typer.Option("--previews", help="Example pictures; they can be fetched again")] = False,
+    previews: Annotated[
+        bool, typer.Option("--previews", help="Example pictures; they can be fetched again. Your own stay")
+    ] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="What `verify --repair` and `reindex` set aside")] = False,
     trash: Annotated[bool, typer.Option("--trash", help="Everything in the trash, not only what is due")] = False,
     now: Annotated[bool, typer.Option("--now", help="Delete at once instead of moving to the trash")] = False,
     dry_run: DryRun = False,
@@ -61,8 +65,9 @@ def prune(
     from registry import prune as pruning
 
     policy = _policy(
-        unused, superseded, redownloadable, free, max_size, include_used, orphans, partials, previews, trash, now
-    )
+        unused, superseded, redownloadable, free, max_size, include_used, orphans, partials, previews, damaged, trash,
+        now,
+    )  # fmt: skip
     with _app.open_registry() as registry:
         with _progress.busy("looking around"):
             facts = pruning.look(registry, locked=_locked(registry), leftovers=policy.orphans)
@@ -86,7 +91,7 @@ def prune(
 
 def _policy(
     unused: int | None, superseded: bool, redownloadable: bool, free: str | None, max_size: str | None,
-    include_used: bool, orphans: bool, partials: bool, previews: bool, trash: bool, now: bool,
+    include_used: bool, orphans: bool, partials: bool, previews: bool, damaged: bool, trash: bool, now: bool,
 ) -> Policy:  # fmt: skip
     from hubctl.errors import UsageError
     from registry.prune import Policy
@@ -97,7 +102,7 @@ def _policy(
             "--redownloadable alone would remove nearly everything",
             hint="say what else has to hold: --unused DAYS, --superseded, --free SIZE or --max-size SIZE",
         )
-    everything = not (conditions or orphans or partials or previews or trash)
+    everything = not (conditions or orphans or partials or previews or damaged or trash)
     return Policy(
         unused_days=unused,
         superseded=superseded,
@@ -108,8 +113,10 @@ def _policy(
         orphans=orphans or everything,
         partials=partials or everything,
         pictures=previews,
+        damaged=damaged,
         empty_trash=trash,
-        trash_days=0 if now else _app.settings().trash_days,
+        trash_days=_app.settings().trash_days,
+        at_once=now,
     )
 
 
@@ -130,8 +137,10 @@ def _locked(registry: Registry) -> Mapping[str, str]:
     out: dict[str, str] = {}
     for path in registry.lock_roots():
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            text = path.read_bytes().decode("utf-8", "replace")
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or not path.parent.is_dir():  # else it was given up
+                _out.warn(f"`{path}` cannot be read ({error.strerror}): what it locks is not protected now")
             continue
         for sha in re.findall(r"\b[0-9a-fA-F]{64}\b", text):
             out[sha.lower()] = str(path)

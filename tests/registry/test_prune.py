@@ -98,6 +98,61 @@ def test_a_budget_skips_what_frees_nothing_and_waits_for_the_last_user() -> None
     assert [(item.key, item.frees) for item in plan.items] == [(("civitai", 1), 0), (("civitai", 2), 100)]
 
 
+def test_a_budget_spares_what_a_larger_one_made_superfluous() -> None:
+    """The oldest small ones are not enough, and the large one that has to go is enough without them."""
+    versions = [version(1, days=9), version(2, days=8), version(3, days=7), version(4, days=6, blobs=("big",))]
+    library = facts(*versions)
+    blobs = {**library.blobs, "big": replace(library.blobs["big"], allocated=1000)}
+    library = replace(library, blobs=blobs)
+    assert chosen(plan_prune(library, Policy(free=1000))) == [4]
+    assert chosen(plan_prune(library, Policy(free=1001))) == [1, 4]  # what was used last is spared first
+    assert chosen(plan_prune(library, Policy(free=250))) == [1, 2, 3]
+    shared = facts(version(1, days=9, blobs=("b",)), version(2, days=8), version(3, days=7, blobs=("b",)))
+    assert chosen(plan_prune(shared, Policy(free=100))) == [2]  # not 1 as well, whose bytes stay with 3
+
+
+def test_what_housekeeping_frees_is_not_asked_of_models() -> None:
+    library = facts(*(version(n, days=n) for n in range(1, 6)))
+    library = replace(library, partials=((Path("a.part"), 150, 2 * 86400.0),))
+    assert chosen(plan_prune(library, Policy(free=250))) == [5, 4, 3]
+    plan = plan_prune(library, Policy(free=250, partials=True))
+    assert (chosen(plan), plan.frees, plan.missing) == ([5], 250, 0)
+    assert chosen(plan_prune(library, Policy(free=150, partials=True))) == []
+    assert chosen(plan_prune(library, Policy(max_size=300, partials=True))) == [5, 4]  # of the models' bytes
+
+
+def test_bytes_the_trash_needs_too_are_not_free_at_once(home: Path) -> None:
+    with Registry.open(home) as registry:
+        put(registry, b"x" * 9000, installed_at=OLD)
+        put(registry, b"x" * 9000, version_id=12, installed_at=OLD)
+        registry.remove(registry.plan_remove([("civitai", 12)]), to_trash=True)
+        look = prune.look(registry)
+        before = files_du(home / "blobs")
+        assert plan_prune(look, Policy(unused_days=30)).frees == before  # when all of the trash is gone
+        assert plan_prune(look, Policy(unused_days=30, at_once=True, empty_trash=True)).frees == before
+        plan = plan_prune(look, Policy(unused_days=30, at_once=True))
+        assert (plan.frees, prune.execute(registry, plan).freed) == (0, 0)
+        assert files_du(home / "blobs") == before
+        trash.restore(registry, trash.entries(registry)[0])  # `--now` is not said of what waits already
+        assert registry.get(12)
+
+
+def test_what_was_set_aside_goes_when_asked_for(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        put(registry, b"one")
+        (home / "damaged").mkdir()
+        (home / "damaged/a.1").write_bytes(b"x" * 9000)
+        (home / "damaged/b.1").write_bytes(b"y" * 9000)
+        os.link(home / "damaged/b.1", tmp_path / "an edit of somebody")
+        (home / "index.damaged.2026.db").write_bytes(b"z" * 9000)
+        assert plan_prune(prune.look(registry), Policy(orphans=True, partials=True, pictures=True)).items == ()
+        before = files_du(home, tmp_path / "an edit of somebody")
+        plan = plan_prune(prune.look(registry), Policy(damaged=True))
+        assert prune.execute(registry, plan).freed == plan.frees == before - files_du(home, tmp_path)
+        assert not (home / "damaged").exists()
+        assert (tmp_path / "an edit of somebody").read_bytes() == b"y" * 9000
+
+
 def test_the_hub_is_asked_only_about_what_would_go_otherwise() -> None:
     asked: list[int] = []
 
@@ -149,9 +204,11 @@ def test_whatever_is_asked_for(
     left = {sha for each in library.versions if each.version_id not in gone for sha in each.blobs}
     freed = {sha for n in gone for sha in by_number[n].blobs} - left
     assert plan.frees == 100 * len(freed)  # what it says is what would be free
-    if free is not None and gone:
-        last = plan.of("version")[-1]
-        assert plan.frees - last.frees < free  # it stops when it has enough
+    if free is not None and plan.frees >= free:
+        for spared in gone:  # it takes none that it does not need
+            left = {sha for each in library.versions if each.version_id not in gone - {spared} for sha in each.blobs}
+            assert 100 * len({sha for n in gone - {spared} for sha in by_number[n].blobs} - left) < free
+    assert plan.missing == max(0, (free or 0) - plan.frees)
 
 
 def test_carried_out_as_planned(home: Path, tmp_path: Path) -> None:
