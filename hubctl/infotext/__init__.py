@@ -83,8 +83,7 @@ def parse(source: Embedded | str | Mapping[str, Any]) -> GenerationParameters:
         if writer.can_parse(embedded):
             parameters = writer.parse(embedded)
             return replace(parameters, warnings=(*embedded.warnings, *parameters.warnings))
-    meta = embedded.object("text")
-    if meta is not None:
+    for _, meta in embedded.objects(*({"text", "sidecar"} & embedded.texts.keys())):
         return from_meta(meta)
     raise NoParameters("Nothing here says how the picture was made.")
 

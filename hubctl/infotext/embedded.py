@@ -8,7 +8,7 @@
     text, JSON   the whole file                                      → "text"
 
 The format is decided by magic bytes, never by the suffix. The one exception to "nothing is decoded" is text hidden in
-the alpha channel's lowest bits ("stealth_pnginfo"): looked for only when the container says nothing and has alpha.
+the pixels' lowest bits ("stealth_pnginfo"): looked for only when the container says nothing.
 All sizes, counts and depths are bounded; a length that lies costs a warning, not a crash.
 """
 
@@ -108,10 +108,10 @@ class _Collector:
 def read(source: str | Path | bytes, *, sidecars: bool = True) -> Embedded:
     """What a picture (or text file) carries. Raises NotFound, and NoParameters for videos and unknown binary files.
 
-    `sidecars`: when the file itself says nothing, `<stem>.txt` beside it is read ("sidecar").
+    `sidecars`: when the file itself says nothing, text or JSON of its name beside it is read ("sidecar").
     """
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "These bytes")
+        return _read(io.BytesIO(source), "The input")
     path = Path(source)
     try:
         with path.open("rb") as file:
@@ -126,18 +126,23 @@ def read(source: str | Path | bytes, *, sidecars: bool = True) -> Embedded:
         raise NoPermission(f"{path.name} may not be read.") from error
     except OSError as error:
         raise NotFound(f"{path.name} could not be read ({error.strerror or 'input/output error'}).") from error
-    return _with_sidecar(embedded, path) if sidecars and not embedded.texts else embedded
+    return _with_sidecar(embedded, path) if sidecars and not _says_something(embedded) else embedded
 
 
 def _with_sidecar(embedded: Embedded, path: Path) -> Embedded:
-    beside = path.with_suffix(".txt")
-    try:
-        if beside == path or not beside.is_file() or beside.stat().st_size > MAX_SIDECAR:
-            return embedded
-        text = decode_text(beside.read_bytes())
-    except OSError:
-        return embedded
-    return replace(embedded, texts=MappingProxyType({"sidecar": text}), _objects={}) if text.strip() else embedded
+    """`a.txt` and `a.json` beside `a.png`, or `a.png.txt` and `a.png.json`: the first that could hold parameters."""
+    for suffix in (".txt", ".json"):
+        for beside in (path.with_suffix(suffix), path.with_name(path.name + suffix)):
+            try:
+                if beside == path or not beside.is_file() or beside.stat().st_size > MAX_SIDECAR:
+                    continue
+                text = decode_text(beside.read_bytes())
+            except OSError:
+                continue
+            found = replace(embedded, texts=MappingProxyType({**embedded.texts, "sidecar": text}), _objects={})
+            if _says_something(found):  # captions for training stand under the same names
+                return found
+    return embedded
 
 
 def _read(file: BinaryIO, name: str) -> Embedded:
@@ -164,7 +169,7 @@ def _read(file: BinaryIO, name: str) -> Embedded:
     else:
         return _read_text(file, head, name)
     embedded = found.result(kind)
-    if not _says_something(embedded) and embedded.has_alpha:
+    if not _says_something(embedded) and (embedded.has_alpha or kind == "png"):
         hidden = _read_stealth(file, embedded)
         if hidden:
             texts = {**embedded.texts, "stealth": hidden}
@@ -222,7 +227,7 @@ def _looks_like_text(data: bytes) -> bool:
 
 
 def decode_text(data: bytes) -> str:
-    """Bytes to text by what they look like: byte-order mark, pattern of zero bytes, UTF-8, and at last Latin-1."""
+    """Bytes to text by what they look like: byte-order mark, pattern of zero bytes, UTF-8, and at last Windows-1252."""
     if data.startswith(b"\xef\xbb\xbf"):
         return data[3:].decode("utf-8", "replace")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -231,10 +236,12 @@ def decode_text(data: bytes) -> str:
     if zeros is not None:
         return data.decode(zeros, "replace").rstrip("\0")
     data = data.strip(b"\0")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
 
 
 def _utf16_order(data: bytes) -> str | None:
@@ -248,10 +255,11 @@ def _utf16_order(data: bytes) -> str | None:
 
 def decode_user_comment(data: bytes, *, big_endian: bool) -> str:
     """EXIF UserComment: 8 bytes naming a charset, then text. The name is often missing and often wrong."""
-    code, body = data[:8], data[8:]
-    if code.rstrip(b"\0 ") in (b"ASCII", b"UTF8", b"UTF-8", b"JIS") or code == b"\0" * 8:
+    body = data[8:]
+    code = data[:8].rstrip(b"\0 ") if data[:8].isupper() else data[:8].rstrip(b"\0").upper()
+    if code in (b"ASCII", b"UTF8", b"UTF-8", b"JIS", b""):
         return decode_text(body)
-    if code.rstrip(b"\0 ") != b"UNICODE":
+    if code != b"UNICODE":
         return decode_text(data)
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or _utf16_order(body):
         return decode_text(body)
@@ -359,7 +367,8 @@ _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 def _read_jpeg(file: BinaryIO, found: _Collector) -> None:
     file.seek(2)
-    exif, extension = bytearray(), bytearray()
+    exif = bytearray()
+    extension: dict[bytes, bytes] = {}  # by its offset in the whole, big-endian
     for _ in range(2000):
         marker = _jpeg_marker(file)
         if marker is None or marker in (0xD9, 0xDA):
@@ -380,7 +389,7 @@ def _read_jpeg(file: BinaryIO, found: _Collector) -> None:
     if exif:
         _read_exif(bytes(exif), found)
     if extension:
-        _read_xmp(bytes(extension), found)
+        _read_xmp(b"".join(extension[offset] for offset in sorted(extension)), found)
 
 
 def _jpeg_marker(file: BinaryIO) -> int | None:
@@ -396,15 +405,16 @@ def _jpeg_marker(file: BinaryIO) -> int | None:
     return byte[0] if byte else None
 
 
-def _jpeg_app1(data: bytes, exif: bytearray, extension: bytearray, found: _Collector) -> None:
+def _jpeg_app1(data: bytes, exif: bytearray, extension: dict[bytes, bytes], found: _Collector) -> None:
     if data.startswith(b"Exif\0"):
         body = data[6:]
         if not exif or not body.startswith((b"II*\0", b"MM\0*")):  # long EXIF goes on in the next segment
             exif += body
     elif data.startswith(_XMP_HEADER):
         _read_xmp(data[len(_XMP_HEADER) :], found)
-    elif data.startswith(_XMP_EXTENSION) and len(extension) < MAX_TEXT:
-        extension += data[len(_XMP_EXTENSION) + 40 :]  # after a 32-byte GUID, full length and offset
+    elif data.startswith(_XMP_EXTENSION) and len(extension) < MAX_TEXT >> 16:
+        start = len(_XMP_EXTENSION) + 36  # after a 32-byte GUID and the full length
+        extension[data[start : start + 4]] = data[start + 4 :]
 
 
 # --- WebP and GIF -----------------------------------------------------------------------------------------------------
@@ -718,7 +728,7 @@ def _read_xmp(data: bytes, found: _Collector) -> None:
     parser.StartElementHandler, parser.EndElementHandler = start, stop
     parser.CharacterDataHandler = characters
     try:
-        parser.Parse(data.strip(b"\0 \r\n\t"), True)
+        parser.Parse(data if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data.strip(b"\0 \r\n\t"), True)
     except _XmpStop:
         found.warn("The XMP block declares entities or is nested too deeply; it was not read.")
         return
@@ -728,39 +738,68 @@ def _read_xmp(data: bytes, found: _Collector) -> None:
         found.add(f"xmp:{name}", "".join(parts).strip())
 
 
-# --- alpha channel ----------------------------------------------------------------------------------------------------
+# --- text hidden in pixels --------------------------------------------------------------------------------------------
 
 _BITS = bytes(48 + (value & 1) for value in range(256))  # → "0" or "1"
-_STEALTH = re.compile(rb"stealth_png(info|comp)\Z")
+_STEALTH = re.compile(rb"stealth_(?:png|rgb)(info|comp)\Z")
+_STEALTH_HEAD = 152  # bits: 15 bytes of signature, then a big-endian count of bits
 
 
 def _read_stealth(file: BinaryIO, embedded: Embedded) -> str | None:
-    """Text in the lowest bits of the alpha channel, column by column.
+    """Text in the lowest bits of the alpha channel, or of red, green and blue in turn; column by column.
 
-    15 bytes "stealth_pnginfo" (plain) or "stealth_pngcomp" (gzip), a big-endian 32-bit count of bits, then the data.
+    "stealth_pnginfo" or "stealth_rgbinfo" (plain; "…comp" = gzip), a big-endian 32-bit count of bits, then the data.
+    A column's beginning is in the first rows, so no more than those are decoded of the pictures that hide nothing.
     """
-    if not 0 < (embedded.width or 0) * (embedded.height or 0) <= MAX_STEALTH_PIXELS:
+    width, height = embedded.width or 0, embedded.height or 0
+    if not 0 < width * height <= MAX_STEALTH_PIXELS:
         return None
+    file.seek(0)
+    first_rows = _first_rows(file, embedded) if embedded.format == "png" else None
+    if first_rows is not None and not any(signature for _, signature in _stealth_bits(first_rows, columns=1)):
+        return None
+    for bits, signature in _stealth_bits(file):
+        length = _as_bytes(bits, 120, 32)
+        count = int.from_bytes(length, "big")
+        if signature is None or count % 8 or not 0 < count <= min(len(bits) - _STEALTH_HEAD, 8 * MAX_TEXT):
+            continue
+        data = _as_bytes(bits, _STEALTH_HEAD, count)
+        return decode_text(_inflate(data, _Collector(), wbits=31) if signature == b"comp" else data)
+    return None
+
+
+def _first_rows(file: BinaryIO, embedded: Embedded) -> BinaryIO | None:
+    """The PNG as if it ended after the rows that a signature stands in; None when that cannot be done."""
+    rows = _STEALTH_HEAD if embedded.has_alpha else _STEALTH_HEAD // 3 + 1
+    if (embedded.height or 0) <= rows:
+        return None
+    head = file.read(33)  # signature and IHDR
+    if len(head) < 33 or head[28]:  # interlaced: every pass goes over the whole picture
+        return None
+    header = head[12:20] + struct.pack(">I", rows) + head[24:29]
+    rest = file.read(rows * (8 * (embedded.width or 0) + 1) * 9 // 8 + 262_144)  # 16 bits a channel, badly packed
+    return io.BytesIO(head[:12] + header + struct.pack(">I", zlib.crc32(header)) + rest)
+
+
+def _stealth_bits(file: BinaryIO, *, columns: int | None = None) -> Iterator[tuple[bytes, bytes | None]]:
+    """For alpha and for RGB: (lowest bits as "0" and "1", "info" or "comp" when a signature starts them)."""
     from PIL import Image
 
     file.seek(0)
     try:
         with Image.open(file, formats=("PNG", "WEBP")) as image:
-            if "A" not in image.getbands():
-                return None
-            alpha = image.getchannel("A").transpose(Image.Transpose.TRANSPOSE).tobytes()
+            for bands in ("A", "RGB"):
+                if not set(bands) <= set(image.getbands()):
+                    continue
+                part = image.crop((0, 0, columns or image.width, image.height))
+                part = part.getchannel("A") if bands == "A" else part.convert("RGB")
+                bits = part.transpose(Image.Transpose.TRANSPOSE).tobytes().translate(_BITS)
+                signature = _STEALTH.match(_as_bytes(bits, 0, 120))
+                yield bits, signature[1] if signature else None
     except Exception:  # Pillow raises many kinds on damaged pixels, and hidden text is a bonus
-        return None
+        return
 
-    def bits(start: int, count: int) -> bytes:
-        piece = alpha[start : start + count].translate(_BITS)
-        return int(piece, 2).to_bytes(len(piece) // 8, "big") if piece and len(piece) % 8 == 0 else b""
 
-    signature = _STEALTH.match(bits(0, 120))
-    length = int.from_bytes(bits(120, 32), "big")
-    if signature is None or length % 8 or not 0 < length <= min(len(alpha) - 152, 8 * MAX_TEXT):
-        return None
-    data = bits(152, length)
-    if signature[1] == b"comp":
-        data = _inflate(data, _Collector(), wbits=31)
-    return decode_text(data)
+def _as_bytes(bits: bytes, start: int, count: int) -> bytes:
+    piece = bits[start : start + count]
+    return int(piece, 2).to_bytes(len(piece) // 8, "big") if piece and len(piece) % 8 == 0 else b""

@@ -9,6 +9,7 @@ import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -139,17 +140,54 @@ def test_places(place: str) -> None:
         assert (found.width, found.height) == (64, 32)
 
 
-def test_hidden_in_the_alpha_channel() -> None:
-    from PIL import Image
-
-    data = gzip.compress(UTF8)
-    bits = "".join(f"{b:08b}" for b in b"stealth_pngcomp" + struct.pack(">I", 8 * len(data)) + data)
-    image = Image.new("RGBA", (64, 64), (9, 9, 9, 254))
-    for index, bit in enumerate(bits):
-        image.putpixel((index // 64, index % 64), (9, 9, 9, 254 | int(bit)))
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (300, 400)])
+@pytest.mark.parametrize(
+    ("mode", "bands"), [("RGBA", "png"), ("RGB", "rgb"), ("RGBA", "rgb")], ids=["alpha", "rgb", "rgb beside alpha"]
+)
+def test_hidden_in_pixels(mode: str, bands: str, size: tuple[int, int], packed: bool) -> None:
+    image = _with_hidden(UTF8, mode, bands, size, packed=packed)
     out = io.BytesIO()
     image.save(out, "PNG")
     assert infotext.parse(infotext.read(out.getvalue())).prompt == TEXT.split("\n")[0]
+    if bands == "png":
+        out = io.BytesIO()
+        image.save(out, "WEBP", lossless=True, exact=True)
+        assert infotext.parse(infotext.read(out.getvalue())).seed == 1
+
+
+def _with_hidden(text: bytes, mode: str, bands: str, size: tuple[int, int], *, packed: bool) -> Any:
+    """A picture with a text in the lowest bits of alpha ("png"), or of red, green and blue; column by column."""
+    from PIL import Image
+
+    data = gzip.compress(text) if packed else text
+    head = f"stealth_{bands}{'comp' if packed else 'info'}".encode() + struct.pack(">I", 8 * len(data))
+    bits = [int(bit) for byte in head + data for bit in f"{byte:08b}"]
+    image = Image.new(mode, size, (8, 8, 8, 254)[: len(mode)])
+    step = 3 if bands == "rgb" else 1
+    for index in range(0, len(bits), step):
+        place = divmod(index // step, size[1])
+        pixel = list(image.getpixel(place))
+        for channel, bit in zip(range(3) if step == 3 else [3], bits[index : index + step], strict=False):
+            pixel[channel] += bit
+        image.putpixel(place, tuple(pixel))
+    return image
+
+
+def test_pixels_that_hide_nothing_and_lies_about_hidden_text() -> None:
+    from PIL import Image
+
+    for mode, size in (("RGB", (64, 400)), ("RGBA", (64, 400)), ("RGB", (64, 30)), ("L", (64, 400)), ("P", (9, 300))):
+        out = io.BytesIO()
+        Image.new(mode, size).save(out, "PNG")
+        assert infotext.read(out.getvalue()).texts == {}
+    image = _with_hidden(b"x" * 90, "RGBA", "png", (64, 200), packed=False)
+    for row in range(120, 140):  # the count of bits, far above what the picture holds
+        image.putpixel((0, row), (8, 8, 8, 255))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    assert infotext.read(out.getvalue()).texts == {}
+    assert infotext.read(out.getvalue()[:200]).texts == {}
 
 
 def test_sidecar_only_when_the_picture_says_nothing(tmp_path: Path) -> None:
@@ -161,6 +199,136 @@ def test_sidecar_only_when_the_picture_says_nothing(tmp_path: Path) -> None:
         infotext.parse(infotext.read(picture, sidecars=False))
     picture.write_bytes(png(chunk(b"tEXt", b"parameters\0" + UTF8.replace(b"Seed: 1", b"Seed: 2"))))
     assert infotext.parse(infotext.read(picture)).seed == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.png.txt", "a.png.json"])
+def test_sidecars_by_name(tmp_path: Path, name: str) -> None:
+    """Beside a picture that carries an editor's note and nothing else."""
+    (tmp_path / "a.png").write_bytes(png(chunk(b"tEXt", b"Software\0GIMP")))
+    (tmp_path / name).write_text(
+        '{"id": 3, "meta": {"prompt": "a cat", "steps": 20, "seed": 1}}' if name.endswith("json") else TEXT, "utf-8"
+    )
+    assert infotext.parse(infotext.read(tmp_path / "a.png")).seed == 1
+
+
+def test_a_caption_for_training_is_no_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.txt").write_text("1girl, cat, sitting", "utf-8")
+    assert infotext.read(tmp_path / "a.png").texts == {}
+    (tmp_path / "a.json").write_text(f'{{"parameters": "{TEXT.splitlines()[0]}", "steps": 3}}', "utf-8")
+    assert list(infotext.read(tmp_path / "a.png").texts) == ["sidecar"]
+
+
+CHARSETS = [b"UNICODE\0", b"Unicode\0", b"ASCII\0\0\0", b"ASCII   ", b"UTF-8\0\0\0", b"JIS\0\0\0\0\0", bytes(8), b""]
+CHINESE = "一只猫在雪地里，杰作\nNegative prompt: 模糊\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x32"
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le", "utf-16", "utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("order", "<>")
+def test_user_comments_whatever_their_charset_says(charset: bytes, encoding: str, order: str) -> None:
+    data = jpeg(segment(0xE1, b"Exif\0\0" + exif(charset + CHINESE.encode(encoding), order=order)))
+    parameters = infotext.parse(infotext.read(data))
+    assert (parameters.prompt, parameters.negative_prompt, parameters.seed) == ("一只猫在雪地里，杰作", "模糊", 1)
+
+
+def test_a_prompt_that_begins_like_a_charset() -> None:
+    text = "Unicode symbols on a wall\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x32"
+    data = jpeg(segment(0xE1, b"Exif\0\0" + exif(text.encode())))
+    assert infotext.parse(infotext.read(data)).prompt == "Unicode symbols on a wall"
+
+
+def tiff(*tags: tuple[int, int, bytes]) -> bytes:
+    """A little-endian TIFF block of (tag, type, value)."""
+    at = 14 + 12 * len(tags)
+    entries, data = b"", b""
+    for tag, kind, value in tags:
+        stands = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", at + len(data))
+        data += value if len(value) > 4 else b""
+        entries += struct.pack("<HHI", tag, kind, len(value)) + stands
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+def app1(block: bytes) -> bytes:
+    return segment(0xE1, b"Exif\0\0" + block)
+
+
+def extended_xmp(*, swapped: bool) -> bytes:
+    """XMP too long for one segment: a main packet, then pieces with a GUID, the whole length and their offset."""
+    packet, guid = xmp(TEXT), b"A" * 32
+    half = len(packet) // 2
+    pieces = [
+        segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + guid + struct.pack(">II", len(packet), at) + piece)
+        for at, piece in ((0, packet[:half]), (half, packet[half:]))
+    ]
+    main = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>'
+    return jpeg(segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + main), *(pieces[::-1] if swapped else pieces))
+
+
+PROFILE = b"\nexif\n%8d\n" % len(exif(b"UNICODE\0" + BE)) + exif(b"UNICODE\0" + BE).hex().encode()
+ATTRIBUTE = (
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:sd="http://sd" '
+    f'sd:parameters="{TEXT}"/></rdf:RDF>'
+).replace("\n", "&#10;")
+PACKED = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>' + xmp(TEXT) + b" " * 999
+STRANGE = {
+    "png iTXt with a method but no compression": png(chunk(b"iTXt", b"parameters\0\0\1\0\0" + UTF8)),
+    "png eXIf with JPEG's prefix": png(chunk(b"eXIf", b"Exif\0\0" + exif(b"UNICODE\0" + BE))),
+    "png raw profile": png(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(PROFILE))),
+    "png with a wrong checksum": png(chunk(b"tEXt", b"parameters\0" + UTF8)[:-4] + b"oops"),
+    "png with a tail": png(chunk(b"tEXt", b"parameters\0" + UTF8)) + b"tail" * 99,
+    "png animated": png(
+        chunk(b"acTL", bytes(8)), chunk(b"fcTL", bytes(26)), chunk(b"fdAT", bytes(9)),
+        chunk(b"tEXt", b"parameters\0" + UTF8),
+    ),
+    "webp with EXIF first": b"RIFF" + bytes(4) + webp((b"EXIF", exif(b"UNICODE\0" + BE)))[8:],
+    "webp animated": webp((b"ANIM", bytes(6)), (b"ANMF", bytes(30)), (b"EXIF", exif(b"UNICODE\0" + BE))),
+    "webp XMP in UTF-16": webp((b"XMP ", xmp(TEXT).decode().encode("utf-16"))),
+    "webp XMP attribute": webp((b"XMP ", ATTRIBUTE.encode())),
+    "webp XMP in a padded packet": webp((b"XMP ", PACKED + b'<?xpacket end="w"?>')),
+    "jpeg with fill bytes": b"\xff\xd8\xff\xff\xff" + app1(exif(b"UNICODE\0" + BE)) + jpeg()[2:],
+    "jpeg after JFIF and ICC": jpeg(
+        segment(0xE0, b"JFIF\0" + bytes(9)), segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(500)),
+        app1(exif(b"UNICODE\0" + BE)),
+    ),
+    "jpeg comment in UTF-16": jpeg(segment(0xFE, b"\xff\xfe" + LE)),
+    "jpeg extended XMP": extended_xmp(swapped=False),
+    "jpeg extended XMP out of order": extended_xmp(swapped=True),
+    "ImageDescription": jpeg(app1(tiff((0x10E, 2, UTF8 + b"\0"), (0x131, 2, b"sd-webui\0")))),
+    "XPComment": jpeg(app1(tiff((0x9C9C, 1, LE + b"\0\0")))),
+    "UserComment as text": jpeg(app1(tiff((0x9286, 2, UTF8 + b"\0")))),
+    "UserComment as UTF-8": jpeg(app1(tiff((0x9286, 129, UTF8 + b"\0")))),
+    "a directory that lies elsewhere": jpeg(
+        app1(tiff((0x8769, 4, b"\xff\xff\xff\xff"), (0x9286, 7, b"ASCII\0\0\0" + UTF8)))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", STRANGE)
+def test_places_that_are_odd_but_met(place: str) -> None:
+    parameters = infotext.parse(infotext.read(STRANGE[place]))
+    assert (parameters.prompt, parameters.negative_prompt, parameters.seed) == ("ein Kätzchen, 猫", "blurry", 1)
+
+
+def test_windows_quotes_in_what_should_be_latin_1() -> None:
+    text = TEXT.replace("猫", "“sweet”").encode("cp1252")
+    for data in (text, png(chunk(b"tEXt", b"parameters\0" + text)), jpeg(segment(0xFE, text))):
+        assert infotext.parse(infotext.read(data)).prompt == "ein Kätzchen, “sweet”"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_what_pillow_writes(form: str) -> None:
+    from PIL import Image, features
+
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    written = Image.Exif()
+    written[0x0131] = "a program"
+    written.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + BE
+    out = io.BytesIO()
+    Image.new("RGB", (64, 32)).save(out, form, exif=written)
+    found = infotext.read(out.getvalue())
+    assert (found.width, found.height, infotext.parse(found).seed) == (64, 32, 1)
 
 
 @pytest.mark.parametrize(
