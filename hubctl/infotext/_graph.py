@@ -229,7 +229,7 @@ def from_workflow(workflow: Mapping[str, Any]) -> Graph:
     subgraphs = (
         {str(s.get("id")): s for s in listed or () if isinstance(s, Mapping)} if isinstance(listed, list) else {}
     )
-    _unfold(workflow, "", {}, subgraphs, graph, depth=0)
+    _unfold(workflow, "", {}, {}, subgraphs, graph, depth=0)
     return graph
 
 
@@ -249,12 +249,16 @@ def _unfold(
     container: Mapping[str, Any],
     prefix: str,
     outside: dict[int, Any],
+    promoted: Mapping[tuple[str, str], Any],
     subgraphs: Mapping[str, Mapping[str, Any]],
     graph: Graph,
     *,
     depth: int,
 ) -> dict[int, Any]:
-    """Add a container's nodes to `graph`. `outside`: what is linked to a subgraph's inputs. Gives its outputs."""
+    """Add a container's nodes to `graph`; gives its outputs.
+
+    `outside`: what is linked to a subgraph's inputs. `promoted`: its nodes' widgets that are shown, and set, outside.
+    """
     table = _link_table(container)
     nodes = {str(n.get("id")): n for n in container.get("nodes") or () if isinstance(n, Mapping)}
     inner_outputs: dict[str, dict[int, Any]] = {}
@@ -286,17 +290,35 @@ def _unfold(
     for node in order:
         if len(graph) >= MAX_NODES or node.get("mode") in (_MUTED, _BYPASSED) or node.get("type") in _NOTES:
             continue
-        inputs = _ui_inputs(node, source, everywhere)
         key, kind = str(node.get("id")), str(node.get("type"))
+        inputs = _ui_inputs(node, source, everywhere)
+        for (owner, name), value in promoted.items():
+            if owner == key and not isinstance(inputs.get(name), Link):
+                inputs[name] = value
         if kind in subgraphs and depth < MAX_SUBGRAPH_DEPTH:
             definition = subgraphs[kind]
             names = [str(i.get("name")) for i in definition.get("inputs") or () if isinstance(i, Mapping)]
-            handed = {slot: inputs.get(name) for slot, name in enumerate(names)}
-            inner_outputs[key] = _unfold(definition, f"{prefix}{key}:", handed, subgraphs, graph, depth=depth + 1)
+            shown = _promoted(node)
+            handed = {slot: inputs.get(name, shown.get(("-1", name))) for slot, name in enumerate(names)}
+            inner = f"{prefix}{key}:"
+            inner_outputs[key] = _unfold(definition, inner, handed, shown, subgraphs, graph, depth=depth + 1)
         else:
             title = node.get("title")
             graph[prefix + key] = Node(prefix + key, kind, inputs, title if isinstance(title, str) else None)
     return {slot: source(link_id) for slot, link_id in _output_links(container).items()}
+
+
+def _promoted(node: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """(inner node, widget) → value of the widgets that a subgraph's node shows; "-1" is the subgraph's own input."""
+    properties, values = node.get("properties"), node.get("widgets_values")
+    shown = properties.get("proxyWidgets") if isinstance(properties, Mapping) else None
+    if not isinstance(shown, list) or not isinstance(values, list):
+        return {}
+    return {
+        (str(entry[0]), entry[1]): value
+        for entry, value in zip(shown[:256], values, strict=False)
+        if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], str) and value is not None
+    }
 
 
 _SETTERS, _GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")
@@ -362,7 +384,7 @@ def _ui_inputs(node: Mapping[str, Any], source: Any, everywhere: Mapping[str, An
     )
     if isinstance(values, Mapping):
         inputs.update({str(k): value for k, value in values.items()})
-    elif isinstance(values, list):
+    elif isinstance(values, list) and not _promoted(node):
         inputs.update(_named_widgets(str(node.get("type")), entries, values))
     for entry in entries:
         link = entry.get("link")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from hubctl.errors import NoParameters
 from hubctl.infotext import _values as v
@@ -191,6 +191,8 @@ class Pass:
     guidance: float | None = None
     seed: int | None = None
     denoise: float | None = None
+    subseed: int | None = None
+    subseed_strength: float | None = None
     start_at_step: int | None = None
     end_at_step: int | None = None
     adds_noise: bool = True
@@ -236,11 +238,11 @@ def _assemble(base: GenerationParameters, walk: _Walk, chain: list[Pass]) -> Gen
         resources += [*later.models, *later.networks]
         if later.start_at_step and later.models and later.models[:1] != first.models[:1]:
             refiner = refiner or _refiner(first, later)
-        elif hires is None:
+        elif hires is None and not _goes_on(walk, first, later):
             hires = _hires(walk, first, later)
     vae = next((p.vae for p in (*chain[::-1],) if p.vae is not None), None)
     resources += [*([vae] if vae else []), *first.encoders, *first.controls]
-    hires = hires or walk.scripted_hires(first)
+    hires = hires or walk.scripted_hires(first) or walk.tiled_hires(first)
     prompts = {"prompt": _joined(first.positive), "negative_prompt": _joined(first.negative)}
     resources += [r for text in prompts.values() for r in embeddings(text)]
     values: dict[str, Any] = {
@@ -254,8 +256,10 @@ def _assemble(base: GenerationParameters, walk: _Walk, chain: list[Pass]) -> Gen
         "height": first.size[1],
         "clip_skip": first.clip_skip,
         "denoise": first.denoise,
+        "subseed": first.subseed,
+        "subseed_strength": first.subseed_strength,
         "hires": hires,
-        "refiner": refiner,
+        "refiner": refiner or walk.refiner_of_its_loader(first),
         "resources": v.merge_resources(resources),
     }
     source = f"comfy:{first.class_type}#{first.node}"
@@ -274,6 +278,12 @@ def _refiner(first: Pass, later: Pass) -> Refiner:
     model = later.models[0]
     switch = later.start_at_step / first.steps if later.start_at_step and first.steps else None
     return Refiner(checkpoint=model.name or model.air, switch_at=round(switch, 6) if switch else None)
+
+
+def _goes_on(walk: _Walk, first: Pass, later: Pass) -> bool:
+    """Whether a pass only takes the same steps further: no new noise, no other size."""
+    continued = bool(later.start_at_step) and not later.adds_noise
+    return continued and not any(walk.upscaling(later.node, first.node))
 
 
 def _hires(walk: _Walk, first: Pass, later: Pass) -> Hires:
@@ -321,13 +331,15 @@ _ALIASES = {
 _PIPES = ("base_ctx", "ctx", "context", "ctx_01", "pipe", "basic_pipe", "optional_pipe", "sdxl_tuple", "sdxl_pipe")
 _TEXT_INPUTS = (
     "populated_text", "text", "Text", "prompt", "string", "String", "value", "Value", "wildcard_text", "text_positive",
-    "positive_prompt", "positive", "caption", "text_0", "text2", "widget_0",
+    "positive_prompt", "positive", "user_prompt", "caption", "tags", "text_0", "text2", "widget_0",
 )  # fmt: skip
 _NEGATIVE_INPUTS = ("negative", "text_negative", "negative_prompt", "negative_text")
 _JOINERS = ("concat", "join", "combine", "multiline", "append")
+_TEXT_CHANGES = {"StringReplace", "StringTrim", "StringSubstring", "RegexReplace", "RegexExtract", "CaseConverter"}
 _JOIN_MARKS = ("1", "_1", "_a", "_A", "2", "_2", "_b", "_B", "3", "_3", "_c", "_C", "4", "_4", "_d", "_D")
 _JOINED_INPUTS = tuple(f"{stem}{mark}" for mark in _JOIN_MARKS for stem in ("text", "string", "prompt"))
 _ENCODER_TEXTS = ("text_g", "text_l", "clip_l", "clip_g", "t5xxl", "bert", "mt5xl", "llama")
+_ROLE_TEXTS = {"positive": ("pos_g", "pos_l"), "negative": ("neg_g", "neg_l")}  # Searge
 _CONDITIONING_INPUTS = (
     "conditioning", "conditioning_to", "conditioning_1", "conditioning_2", "conditioning_from", "cond", "conditioning1",
     "conditioning2", "cond1", "cond2", *_PIPES,
@@ -383,6 +395,7 @@ class _Walk:
         self._hops = MAX_HOPS
         self._choosing = 0
         self.sizes: dict[str, tuple[int | None, int | None]] = {}  # of the latents that passes start from
+        self.path: list[Node] = []  # from the first pass to the node that saved
 
     @property
     def tangled(self) -> bool:
@@ -449,6 +462,8 @@ class _Walk:
             if source is None or depth > 20:
                 continue
             found = self._carried(source, name, depth)
+            if found is None and "isfloatX" in source.inputs:  # a slider keeps its number as both
+                found = source.literal("Xf" if source.literal("isfloatX") else "Xi")
             if found is None:
                 found = source.literal(*_VALUE_INPUTS)
             if found is not None:
@@ -494,19 +509,36 @@ class _Walk:
         parts = [name for name in _JOINED_INPUTS if name in node.inputs]
         if node.type.startswith("StringFunction"):
             return self._string_function(node)
+        if node.type in _TEXT_CHANGES:
+            return self._changed_text(node)
         if len(parts) > 1 and any(word in node.type.lower() for word in _JOINERS):
             texts = [text for name in parts if (text := self.text(node, name))]
             delimiter = self.value(node, "delimiter", "separator")
             joined = (delimiter if isinstance(delimiter, str) else "").replace("\\n", "\n").join(texts)
             return joined[:MAX_PROMPT]
         own = _NEGATIVE_INPUTS if self._role == "negative" else ()
-        named = [name for name in (*own, *_TEXT_INPUTS) if name in node.inputs]
+        named = [name for name in (*own, *_TEXT_INPUTS, *parts) if name in node.inputs]
         for name in (*named, *(name for name, _ in node.links())):
             text = self.text(node, name)
             if text is not None:
                 return text
         self.warn("A text", node)
         return None
+
+    def _changed_text(self, node: Node) -> str | None:
+        """ComfyUI's own text nodes: trimmed and replaced as they do; patterns of strangers are not run."""
+        text = self.text(node, "string")
+        if text is None:
+            self.warn("A text", node)
+        elif "find" in node.inputs:
+            find, other = self.text(node, "find"), self.text(node, "replace")
+            return text.replace(find, other or "")[:MAX_PROMPT] if find else text
+        elif node.type == "StringTrim":
+            mode = node.literal("mode")
+            return text.lstrip() if mode == "Left" else text.rstrip() if mode == "Right" else text.strip()
+        else:
+            self.warn("A changed text", node)
+        return text
 
     def _string_function(self, node: Node) -> str | None:
         """pysssss' node: its shown result, else a, b and c appended, or b replaced by c in a."""
@@ -582,7 +614,8 @@ class _Walk:
 
     def _encoded_text(self, node: Node, role: str) -> str | None:
         names = _NEGATIVE_INPUTS if role == "negative" else ("positive", *_TEXT_INPUTS)
-        several = [t for name in _ENCODER_TEXTS if name in node.inputs and (t := self.text(node, name))]
+        encoders = (*_ENCODER_TEXTS, *_ROLE_TEXTS[role])
+        several = [t for name in encoders if name in node.inputs and (t := self.text(node, name))]
         for name in (*names, *_TEXT_INPUTS):
             if name in node.inputs:
                 text = self.text(node, name)
@@ -634,7 +667,8 @@ class _Walk:
             if name is None and "loader" in node.type.lower():
                 name = node.literal("model", "model_path")
             if isinstance(name, str):
-                kind = "unet" if "unet" in node.type.lower() or "unet_name" in node.inputs else "checkpoint"
+                alone = "unet_name" in node.inputs or any(word in node.type.lower() for word in ("unet", "ditloader"))
+                kind = "unet" if alone else "checkpoint"
                 found.models.append(_file(kind, name))
             found.clip_skip = found.clip_skip or _loader_clip_skip(node)
             onward = [node.inputs[n] for n in _MODEL_INPUTS if isinstance(node.inputs.get(n), Link)]
@@ -689,26 +723,23 @@ class _Walk:
         outputs = [node for node in self.graph.values() if _is_output(node)]
         outputs.sort(key=lambda node: "save" not in node.type.lower())
         best: list[Node] = []
+        ids = {node.id for node in samplers}
         saving = [node for node in outputs if "save" in node.type.lower()] or outputs
         for output in saving or [Node("", "")]:
-            chain = self._image_chain(output, {node.id for node in samplers}) if output.id else samplers
+            path = self._image_path(output) if output.id else samplers
+            chain = [node for node in path if node.id in ids]
             if len(chain) > len(best):
-                best = chain
-        return [node for node in best if node in samplers] or samplers
+                best, self.path = chain, path
+        return best or samplers
 
-    def _image_chain(self, output: Node, ids: set[str]) -> list[Node]:
+    def _image_path(self, output: Node) -> list[Node]:
         """Walk from an output through images and latents; other links only when those lead nowhere."""
-        chain: list[Node] = []
+        path: dict[str, Node] = {}
         node: Node | None = output
-        for _ in range(MAX_DEPTH):
-            if node is None:
-                break
-            if node.id in ids:
-                if node in chain:
-                    break
-                chain.insert(0, node)
+        while node is not None and node.id not in path and len(path) < MAX_DEPTH:
+            path[node.id] = node
             node = self._image_source(node)
-        return chain
+        return list(path.values())[::-1]
 
     def _image_source(self, node: Node) -> Node | None:
         stage = self.node(node.inputs.get("positive")) if _is_sampler(node) else None
@@ -739,19 +770,27 @@ class _Walk:
         found.sampler = self._sampler_label(node, sampler) or v.to_text(self._first(parts, "sampler_name"))
         found.schedule = v.to_text(self._first(parts, "scheduler", "schedule"))
         found.denoise = v.to_float(self._first(parts, "denoise", "denoise_strength"))
+        strength = v.to_float(self.value(node, "variation_strength", "var_seed_strength"))
+        if strength:
+            found.subseed_strength, found.subseed = strength, v.to_int(self.value(node, "variation_seed", "var_seed"))
         found.start_at_step = v.to_int(self.value(node, "start_at_step"))
         found.end_at_step = v.to_int(self.value(node, "end_at_step"))
         found.adds_noise = self.value(node, "add_noise") not in ("disable", False)
         owner = guider or node
-        positives = ("positive", "conditioning", "cond1", "text_embeds")
-        negatives = ("negative", "neg_conditioning", "text_embeds")
+        positives = ("positive", "conditioning", "cond1", "text_embeds", "base_positive")
+        negatives = ("negative", "neg_conditioning", "text_embeds", "base_negative")
         positive, negative = (
             next((owner.inputs[name] for name in names if name in owner.inputs), None)
             for names in (positives, negatives)
         )
         found.positive = self._prompt(owner, positive, "positive", found)
         found.negative = self._prompt(owner, negative, "negative", found)
-        models = [part.inputs["model"] for part in (owner, node, sigmas) if part and "model" in part.inputs]
+        models = [
+            part.inputs[name]
+            for part in (owner, node, sigmas)
+            for name in ("model", "base_model")
+            if part is not None and name in part.inputs
+        ]
         self.read_model(next(iter(models), self._pipe(owner)), found)
         found.size = self.sizes[node.id] = self._size(node)
         found.vae = self._vae(node)
@@ -844,6 +883,34 @@ class _Walk:
                 )
         return None
 
+    def tiled_hires(self, first: Pass) -> Hires | None:
+        """Ultimate SD Upscale after the last sampler: the finished picture once more, larger and in tiles."""
+        node = next((node for node in self.path if "ultimatesdupscale" in node.type.lower()), None)
+        if node is None or not any(_is_sampler(step) for step in self.path):
+            return None
+        model = self.node(node.inputs.get("upscale_model"))
+        sampler, schedule = v.to_text(self.value(node, "sampler_name")), v.to_text(self.value(node, "scheduler"))
+        cfg = v.to_float(self.value(node, "cfg"))
+        return Hires(
+            upscale=v.to_float(self.value(node, "upscale_by")),
+            steps=v.positive(v.to_int(self.value(node, "steps"))),
+            upscaler=v.stem(self.value(model, "model_name")) if model is not None else None,
+            denoise=v.to_float(self.value(node, "denoise")),
+            sampler=sampler_name(sampler)[0] if sampler != first.sampler else None,
+            schedule=schedule_name(schedule) if schedule != first.schedule else None,
+            cfg_scale=cfg if cfg != first.cfg else None,
+        )
+
+    def refiner_of_its_loader(self, first: Pass) -> Refiner | None:
+        """Efficiency's SDXL nodes: the loader names both checkpoints, the sampler the step to change at."""
+        node = self.graph[first.node]
+        at = v.to_int(self.value(node, "refine_at_step"))
+        for step in self._along(self.node(self._pipe(node)), _PIPES):
+            name = v.stem(step.literal("refiner_ckpt_name"))
+            if name and name != "None" and at and at > 0 and first.steps:
+                return Refiner(name, switch_at=round(at / first.steps, 6))
+        return None
+
     def upscaling(self, later: str, first: str) -> tuple[float | None, int | None, int | None, str | None]:
         """(factor, width, height, upscaler) of what stands between two passes."""
         factor, width, height, upscaler, plain = None, None, None, None, None
@@ -852,7 +919,7 @@ class _Walk:
         for _ in range(MAX_DEPTH):
             if node is None or node.id == first:
                 break
-            scale = v.to_float(self.value(node, "scale_by", "upscale_by", "factor", "upscale_factor"))
+            scale = v.to_float(self.value(node, "scale_by", "upscale_by", "factor", "upscale_factor", "upscale"))
             if scale is not None:
                 factor = scale * (factor if factor is not None else 1.0)
             if width is None and "empty" not in node.type.lower():
@@ -942,10 +1009,10 @@ def loras(node: Node) -> Iterator[ResourceRef]:
     if node.literal("toggle", "switch") in (False, "Off", "off"):
         return
     name = node.literal("lora_name", "lora")
-    if isinstance(name, str) and name != "None":
+    if _is_file(name):
         weight = node.literal(
             "strength_model", "lora_model_strength", "strength", "lora_weight", "model_strength", "model_weight",
-            "lora_wt",
+            "lora_wt", "lora_strength",
         )  # fmt: skip
         clip = node.literal("strength_clip", "lora_clip_strength", "clip_strength", "clip_weight")
         yield _file("lora", name, weight, clip)
@@ -957,11 +1024,15 @@ def loras(node: Node) -> Iterator[ResourceRef]:
     yield from _listed_loras(node)
 
 
+def _is_file(name: Any) -> TypeGuard[str]:
+    return isinstance(name, str) and name.strip().lower() not in ("none", "")
+
+
 def _power_loras(node: Node) -> Iterator[ResourceRef]:
     """rgthree's Power Lora Loader: inputs of {"on", "lora", "strength", "strengthTwo"}."""
     for value in node.inputs.values():
         name = value.get("lora") if isinstance(value, Mapping) and value.get("on", True) else None
-        if isinstance(name, str) and name != "None":
+        if _is_file(name):
             yield _file("lora", name, value.get("strength"), value.get("strengthTwo"))
 
 
@@ -971,10 +1042,10 @@ def _numbered_loras(node: Node) -> Iterator[ResourceRef]:
         return
     count = v.to_int(node.literal("lora_count", "num_loras"))
     simple = node.literal("input_mode", "mode") == "simple"
-    for number in range(1, min(count if count is not None else 50, 50) + 1):
+    for number in range(min(count if count is not None else 50, 50) + 1):
         for tag in (str(number), f"{number:02d}"):
             name = node.literal(f"lora_name_{tag}", f"lora_{tag}_name", f"lora{tag}_name", f"lora_{tag}")
-            if not isinstance(name, str) or name in ("None", ""):
+            if not _is_file(name):
                 continue
             if node.literal(f"switch_{tag}") in ("Off", False):
                 break

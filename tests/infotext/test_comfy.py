@@ -13,27 +13,7 @@ from hypothesis import strategies as st
 from hubctl import infotext
 from hubctl.infotext import comfy
 from hubctl.parameters import GenerationParameters, Hires, ResourceRef
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def simple(**replaced: Any) -> dict[str, Any]:
-    graph = {
-        "ckpt": node("CheckpointLoaderSimple", ckpt_name="base.safetensors"),
-        "pos": node("CLIPTextEncode", text="a cat", clip=["ckpt", 1]),
-        "neg": node("CLIPTextEncode", text="blurry", clip=["ckpt", 1]),
-        "size": node("EmptyLatentImage", width=512, height=768, batch_size=1),
-        "run": node(
-            "KSampler", seed=5, steps=20, cfg=7.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0,
-            model=["ckpt", 0], positive=["pos", 0], negative=["neg", 0], latent_image=["size", 0],
-        ),
-        "img": node("VAEDecode", samples=["run", 0], vae=["ckpt", 2]),
-        "save": node("SaveImage", images=["img", 0]),
-    }  # fmt: skip
-    graph.update(replaced)
-    return graph
+from tests.infotext.cases import node, run, simple
 
 
 def test_plain_graph() -> None:
@@ -256,12 +236,6 @@ def test_empty_things_are_refused(text: str) -> None:
 
     with pytest.raises(NoParameters):
         infotext.parse(text)
-
-
-def run(**inputs: Any) -> dict[str, Any]:
-    """simple()'s sampler with other inputs."""
-    made = simple()["run"]
-    return {**made, "inputs": {**made["inputs"], **inputs}}
 
 
 def loaded(p: GenerationParameters, *kinds: str) -> list[tuple[str | None, float | None]]:

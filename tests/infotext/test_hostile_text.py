@@ -14,6 +14,7 @@ import pytest
 from hubctl import infotext
 from hubctl.errors import KnownError
 from hubctl.infotext import Embedded, a1111, comfy
+from tests.infotext.cases import node
 
 SIZE = 1_000_000
 SETTINGS = "\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, "
@@ -21,10 +22,6 @@ SETTINGS = "\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, "
 
 def times(piece: str) -> str:
     return piece * (SIZE // len(piece))
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
 
 
 SAMPLER = node("KSampler", seed=1, steps=2, positive=["0", 0], negative=["1", 0], model=["0", 0], latent_image=["0", 0])
