@@ -184,11 +184,16 @@ SAMPLERS: dict[str, str] = {
     "res_multistep": "Res Multistep",
     "res_multistep_cfg_pp": "Res Multistep CFG++",
     "res_multistep_ancestral": "Res Multistep Ancestral",
+    "res_multistep_ancestral_cfg_pp": "Res Multistep Ancestral CFG++",
     "gradient_estimation": "Gradient Estimation",
+    "gradient_estimation_cfg_pp": "Gradient Estimation CFG++",
     "er_sde": "ER SDE",
     "seeds_2": "SEEDS 2",
     "seeds_3": "SEEDS 3",
     "sa_solver": "SA Solver",
+    "sa_solver_pece": "SA Solver PECE",
+    "exp_heun_2_x0": "Exp Heun 2 x0",
+    "exp_heun_2_x0_sde": "Exp Heun 2 x0 SDE",
 }
 
 SCHEDULES: dict[str, str] = {
@@ -253,6 +258,24 @@ _SAMPLER_ALIASES: dict[str, str] = {
     "heun_pp2": "heunpp2",
     "ddim_cfg_pp": "ddim_cfgpp",
     "euler_cfgpp": "euler_cfg_pp",
+    "ddim_v3": "ddim",  # NovelAI
+    # SD.Next: diffusers' solvers, some of them for flow models
+    "lmsd": "lms",
+    "kdpm2": "dpm_2",
+    "kdpm2_a": "dpm_2_ancestral",
+    "dpm_sde": "dpmpp_sde",
+    "euler_edm": "euler",
+    "dpmpp_2m_edm": "dpmpp_2m",
+    "euler_flowmatch": "euler",
+    "heun_flowmatch": "heun",
+    "dpm2_flowmatch": "dpm_2",
+    "dpm2a_flowmatch": "dpm_2_ancestral",
+    "dpm2pp_2m_flowmatch": "dpmpp_2m",
+    "dpm2pp_2s_flowmatch": "dpmpp_2s_ancestral",
+    "dpm2pp_sde_flowmatch": "dpmpp_sde",
+    "dpm2pp_2m_sde_flowmatch": "dpmpp_2m_sde",
+    "dpm2pp_3m_sde_flowmatch": "dpmpp_3m_sde",
+    "unipc_flowmatch": "uni_pc",
     # diffusers' scheduler classes
     "eulerdiscretescheduler": "euler",
     "eulerancestraldiscretescheduler": "euler_ancestral",
@@ -270,6 +293,10 @@ _SAMPLER_ALIASES: dict[str, str] = {
     "deismultistepscheduler": "deis",
     "lcmscheduler": "lcm",
     "tcdscheduler": "tcd",
+    "sasolverscheduler": "sa_solver",
+    "ipndmscheduler": "ipndm",
+    "edmeulerscheduler": "euler",
+    "edmdpmsolvermultistepscheduler": "dpmpp_2m",
 }
 
 _SCHEDULE_ALIASES: dict[str, str | None] = {
@@ -277,6 +304,8 @@ _SCHEDULE_ALIASES: dict[str, str | None] = {
     "default": None,
     "none": None,
     "sgmuniform": "sgm_uniform",
+    "sgm": "sgm_uniform",
+    "trailing": "sgm_uniform",  # Draw Things, diffusers: the same timesteps
     "polyexp": "polyexponential",
     "ays": "align_your_steps",
     "ays_gits": "align_your_steps_gits",
@@ -315,6 +344,10 @@ _JOINABLE = tuple(
 )
 
 
+# InvokeAI and diffusers' tables: "dpmpp_2m_k"; ids of the WebUI before 1.9: "k_dpmpp_2m_ka", "k_dpmpp_2m_sde_exp"
+_SHORT_ENDINGS = (("_k", "karras"), ("_ka", "karras"), ("_exp", "exponential"))
+
+
 def schedule_name(label: str | None) -> str | None:
     """Canonical schedule of a label or id; None for automatic, unknown or missing ones."""
     return _SCHEDULE_ALIASES.get(_squeeze(label)) if label else None
@@ -336,11 +369,12 @@ def sampler_name(label: str | None) -> tuple[str | None, str | None]:
             sampler = _SAMPLER_ALIASES.get(squeezed[: -len(alias) - 1])
             if sampler is not None:
                 return sampler, _SCHEDULE_ALIASES[alias]
-    if squeezed.endswith("_k"):  # InvokeAI and diffusers' tables: "dpmpp_2m_k" = with Karras sigmas
-        sampler = _SAMPLER_ALIASES.get(squeezed[:-2])
+    for ending, schedule in _SHORT_ENDINGS:
+        sampler = _SAMPLER_ALIASES.get(squeezed.removesuffix(ending)) if squeezed.endswith(ending) else None
         if sampler is not None:
-            return sampler, "karras"
-    return None, None
+            return sampler, schedule
+    once = squeezed.startswith("k_") and not squeezed.startswith("k_k_")
+    return sampler_name(squeezed.removeprefix("k_")) if once else (None, None)
 
 
 def sampler_label(name: str) -> str:

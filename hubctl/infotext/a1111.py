@@ -40,12 +40,13 @@ MAX_SETTINGS = 2000
 NEGATIVE = "Negative prompt:"
 
 _STEPS = re.compile(r"[ \t]*Steps:[ \t]*\d", re.IGNORECASE)
-_NEGATIVE = re.compile(r"[ \t]*Negative prompt:[ ]?", re.IGNORECASE)
+_NEGATIVE = re.compile(r"[ \t]*Negative prompt:[ \t]?", re.IGNORECASE)
 _JAMMED = re.compile(r"[,.][ \t]*(?=Negative prompt:|Steps:[ \t]*\d)", re.IGNORECASE)
 _RUN_ON = re.compile(r"(?<=[ \t])(?=Negative prompt:|Steps:[ \t]*\d)", re.IGNORECASE)
 _BREAKS = (("<br />", "\n"), ("<br/>", "\n"), ("<br>", "\n"), ("\\r\\n", "\n"), ("\\n", "\n"))
 _LABEL = re.compile(r"[ \t]*parameters[ \t]*:[ \t]*", re.IGNORECASE)
 _COMMON = ("steps", "sampler", "seed", "cfg scale", "size", "model hash", "model")
+_CIVITAI = {"civitai resources", "civitai metadata"}
 _TEMPLATES = ("Template:", "Negative Template:")
 _TEXTS = (
     "parameters", "exif:UserComment", "stealth", "text", "xmp:parameters", "xmp:UserComment", "comment",
@@ -125,13 +126,17 @@ def _settings_line(lines: list[str]) -> int | None:
 
 
 def _by_common_keys(lines: list[str]) -> int | None:
-    """The last line with at least three pairs, two of them under keys that every program writes."""
+    """The last line with at least three pairs, two of them under keys that every program writes.
+
+    Civitai writes no more than its resources for models that run elsewhere, so its keys are enough.
+    """
     for index in range(len(lines) - 1, max(-1, len(lines) - 200), -1):
         line = lines[index]
         if line.count(":") < 3 or "negative prompt:" in line.lower():
             continue
         keys = {key.lower() for key, value in read_settings(line).items() if value != key}
-        if len(keys) >= 3 and sum(key in keys for key in _COMMON) >= 2 and _early(line):
+        usual = len(keys) >= 3 and sum(key in keys for key in _COMMON) >= 2
+        if (usual or keys >= _CIVITAI) and _early(line):
             return index
     return None
 
@@ -343,7 +348,7 @@ def from_settings(
         "hires": hires,
         "refiner": _refiner(known),
         "subseed": known.int("variation seed"),
-        "subseed_strength": known.float("variation seed strength"),
+        "subseed_strength": known.float("variation seed strength", "variation strength"),
         "ensd": known.int("ensd"),
         "eta": known.float("eta"),
         "rng": _rng(known.text("rng")),
@@ -420,6 +425,7 @@ def _refiner(known: _Settings) -> Refiner | None:
 
 TAG = re.compile(r"<(lora|lyco|hypernet):([^:<>]{1,512})(?::([^<>]{0,256}))?>")
 _LORA_KEY = re.compile(r"Lora_(\d{1,3}) Model name\Z")
+_EMBEDDING_KEY = re.compile(r"Embedding_(\d{1,3}) name\Z")
 _ADDNET_KEY = re.compile(r"AddNet Model (\d{1,2})\Z")
 _MODULE_KEY = re.compile(r"Module \d{1,2}\Z")
 _CONTROLNET_KEY = re.compile(r"ControlNet(?: \d{1,2})?\Z")
@@ -476,11 +482,14 @@ def _resources(known: _Settings, prompt: str, hashes: Mapping[str, str]) -> Iter
         yield _numbered_lora(known, match[1], name)
     for name, text in hashes.items():
         word, _, file = name.partition(":")
-        if file and word in _HASHES_KINDS:
-            yield ResourceRef(kind=_HASHES_KINDS[word], name=v.stem(file), hash=v.file_hash(text))
-    for name in (known.text("ti") or "").split(","):
+        if file and word.lower() in _HASHES_KINDS:
+            yield ResourceRef(kind=_HASHES_KINDS[word.lower()], name=v.stem(file), hash=v.file_hash(text))
+    for name in f"{known.text('ti') or ''},{known.text('embeddings') or ''}".split(","):
         if name.strip():
-            yield ResourceRef(kind="embedding", name=name.strip())
+            yield ResourceRef(kind="embedding", name=v.stem(name))
+    for match, name in known.numbered(_EMBEDDING_KEY):
+        found = v.file_hash(known.get(f"embedding_{match[1]} hash"))
+        yield ResourceRef(kind="embedding", name=v.stem(name), hash=found)
     yield from _old_and_other_resources(known)
     resources = known.get("civitai resources")
     yield from civitai_resources(resources if isinstance(resources, list) else [])
@@ -520,7 +529,7 @@ def _old_and_other_resources(known: _Settings) -> Iterator[ResourceRef]:
             yield ResourceRef(kind="lora", name=name, hash=found, weight=weight)
     for _, text in known.numbered(_MODULE_KEY):
         module = v.stem(text)
-        if module:
+        if module not in (None, "None", "Built-in", "Use same choices"):
             is_vae = "vae" in module.lower() or module.lower() == "ae"
             yield ResourceRef(kind="vae" if is_vae else "text_encoder", name=module)
     for _, text in known.numbered(_CONTROLNET_KEY):

@@ -75,7 +75,10 @@ _RENAMED = {
     "civitaiResources": "Civitai resources",
     "version": "Version",
 }
-_NOT_SETTINGS = ("prompt", "negativePrompt", "comfy", "resources", "additionalResources", "models", "vaes", "extra")
+_NOT_SETTINGS = (
+    "prompt", "negativePrompt", "comfy", "resources", "additionalResources", "models", "vaes", "controlNets",
+    "upscalers", "extra",
+)  # fmt: skip
 
 
 def unwrap(meta: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,8 +139,11 @@ def _settings(meta: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+_LISTS = {"models": "checkpoint", "vaes": "vae", "controlNets": "controlnet", "upscalers": "upscaler"}
+
+
 def _listed(meta: Mapping[str, Any]) -> Iterator[ResourceRef]:
-    """`resources`, `additionalResources`, `models` and `vaes`."""
+    """`resources`, `additionalResources`, and lists of names by kind."""
     for item in _mappings(meta.get("resources")):
         kind = v.kind_of(item.get("type"))
         if item.get("modelVersionId") is None and (item.get("name") or item.get("hash")):
@@ -146,9 +152,12 @@ def _listed(meta: Mapping[str, Any]) -> Iterator[ResourceRef]:
             )
     for item in _mappings(meta.get("additionalResources")):
         air = v.air_resource(str(item.get("air") or item.get("name") or ""), item.get("strength"))
-        weights = v.to_float(item.get("strength")), v.to_float(item.get("strengthClip"))
-        yield air or ResourceRef(v.kind_of(item.get("type")), v.stem(item.get("name")), *weights)
-    for key, kind in (("models", "checkpoint"), ("vaes", "vae")):
+        weight, weight_te = v.to_float(item.get("strength")), v.to_float(item.get("strengthClip"))
+        if air is not None:
+            yield replace(air, weight_te=weight_te)
+        else:
+            yield ResourceRef(v.kind_of(item.get("type")), v.stem(item.get("name")), weight, weight_te)
+    for key, kind in _LISTS.items():
         names = meta.get(key)
         for name in names[:64] if isinstance(names, list) else ():
             if isinstance(name, str):
@@ -167,9 +176,10 @@ def _matched(resources: tuple[ResourceRef, ...]) -> tuple[ResourceRef, ...]:
 
 
 def _generator(meta: Mapping[str, Any], guessed: Generator) -> Generator:
-    engine = v.to_text(meta.get("engine"))
-    if engine or isinstance(meta.get("comfy"), str):
-        return Generator(engine or "ComfyUI", guessed.version)
+    if v.to_text(meta.get("engine")):  # what the site's generator ran; it stays in `raw`
+        return Generator("Civitai")
+    if isinstance(meta.get("comfy"), str | Mapping):
+        return Generator("ComfyUI", guessed.version)
     model = meta.get("Model")
     on_site = "civitaiResources" in meta and "Version" not in meta and "version" not in meta
     if on_site and (model is None or str(model).startswith("urn:air:")):

@@ -49,7 +49,7 @@ def parse(embedded: Embedded) -> GenerationParameters:
         "denoise": strength if strength != 1.0 else None,
         "hires": _hires(v2),
         "refiner": _refiner(data, v2),
-        "resources": v.merge_resources(_resources(data)),
+        "resources": v.merge_resources(_resources(data, v2)),
     }
     return GenerationParameters(
         **values,
@@ -75,11 +75,15 @@ def _refiner(data: Mapping[str, Any], v2: Mapping[str, Any]) -> Refiner | None:
     return Refiner(name, switch_at=v.to_float(v2.get("refinerStart"))) if name else None
 
 
-def _resources(data: Mapping[str, Any]) -> Iterator[ResourceRef]:
+def _resources(data: Mapping[str, Any], v2: Mapping[str, Any]) -> Iterator[ResourceRef]:
     if v.stem(data.get("model")):
         yield ResourceRef("checkpoint", v.stem(data.get("model")))
-    for key, kind in (("lora", "lora"), ("control", "controlnet")):
-        entries = data.get(key)
+    for entries, kind in (
+        (data.get("lora"), "lora"),
+        (v2.get("loras"), "lora"),
+        (data.get("control"), "controlnet"),
+        (v2.get("controls"), "controlnet"),
+    ):
         for entry in entries[:256] if isinstance(entries, list) else ():
             if isinstance(entry, Mapping):
                 name = v.stem(entry.get("model", entry.get("file")))

@@ -24,6 +24,8 @@ _LABELS = {
     "hypernetwork strength": "hypernetwork_strength",
     "lora model": "use_lora_model",
     "lora strength": "lora_alpha",
+    "embedding models": "use_embeddings_model",
+    "controlnet model": "use_controlnet_model",
     "sampler": "sampler_name",
     "number of inference steps": "num_inference_steps",
     "steps": "num_inference_steps",
@@ -32,6 +34,12 @@ _LABELS = {
     "clip skip": "clip_skip",
     "width": "width",
     "height": "height",
+    "controlnet filter": "control_filter_to_apply",
+    "seamless tiling": "tiling",
+    "use face correction": "use_face_correction",
+    "use upscaling": "use_upscale",
+    "upscale by": "upscale_amount",
+    "latent upscaler steps": "latent_upscaler_steps",
 }
 _OWN = {"num_inference_steps", "use_stable_diffusion_model"}
 
@@ -53,12 +61,17 @@ def _settings(embedded: Embedded) -> dict[str, Any] | None:
 
 
 def _lines(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in text[:100_000].split("\n")[:100]:
-        label, colon, value = line.partition(":")
-        if colon and label.strip().lower() in _LABELS:
-            found[label.strip()] = value.strip()
-    return found
+    """`Label: value` lines; a prompt may go on in the lines after it."""
+    found: dict[str, list[str]] = {}
+    label = ""
+    for line in text[:100_000].split("\n")[:1000]:
+        first, colon, value = line.partition(":")
+        if colon and first.strip().lower() in _LABELS:
+            label = first.strip()
+            found[label] = [value]
+        elif "prompt" in label.lower():
+            found[label].append(line)
+    return {label: "\n".join(lines).strip() for label, lines in found.items()}
 
 
 def parse(embedded: Embedded) -> GenerationParameters:
@@ -93,7 +106,7 @@ def _names(value: Any) -> list[str]:
     """One name, a list, or a list printed as text; folders are kept, "None" is nothing."""
     if isinstance(value, str):
         parsed = v.parse_json(value.replace("'", '"')) if value.startswith("[") else None
-        value = parsed if isinstance(parsed, list) else [value]
+        value = parsed if isinstance(parsed, list) else value.split(", ")
     names = [v.stem(item) for item in (value if isinstance(value, list) else ())]
     return [name for name in names if name and name != "None"]
 
@@ -105,10 +118,14 @@ def _resources(p: Mapping[str, Any]) -> Iterator[ResourceRef]:
         ("use_hypernetwork_model", "hypernetwork", "hypernetwork_strength"),
         ("use_lora_model", "lora", "lora_alpha"),
         ("use_embeddings_model", "embedding", None),
+        ("use_controlnet_model", "controlnet", None),
     ):
         weights = p.get(strength) if strength else None
-        if isinstance(weights, str) and weights.startswith("["):
-            weights = v.parse_json(weights)
+        if isinstance(weights, str):
+            listed = v.parse_json(weights)
+            weights = listed if isinstance(listed, list) else weights.split(", ")
         for index, name in enumerate(_names(p.get(key))):
-            weight = weights[index] if isinstance(weights, list) and index < len(weights) else weights
+            weight = weights
+            if isinstance(weights, list):
+                weight = weights[index] if index < len(weights) else None
             yield ResourceRef(kind, name, v.to_float(weight))

@@ -53,7 +53,7 @@ def parse(embedded: Embedded) -> GenerationParameters:
         "clip_skip": _clip_skip(p),
         "denoise": v.to_float(p.get("denoise", p.get("overwrite_strength"))),
         "refiner": _refiner(p),
-        "resources": v.merge_resources(_resources(p)),
+        "resources": v.merge_resources((*_resources(p), *_weighed_loras(data))),
     }
     return GenerationParameters(
         **values,
@@ -117,21 +117,40 @@ def _resources(p: Mapping[str, Any]) -> Iterator[ResourceRef]:
             yield ResourceRef("lora", name, v.to_float(p.get(f"w{number}")))
     for key, value in p.items():
         if key.startswith("lora_") and isinstance(value, str) and ":" in value:
-            name, _, weight = value.rpartition(":")
-            parts = [part.strip() for part in value.split(" : ")]
-            if len(parts) == 3:  # name : hash : weight
-                yield ResourceRef("lora", v.stem(parts[0]), v.to_float(parts[2]), hash=v.file_hash(parts[1]))
-            else:
-                yield ResourceRef("lora", v.stem(name), v.to_float(weight.strip()))
+            yield from _combined_lora(value)
+
+
+def _weighed_loras(data: Mapping[str, Any]) -> Iterator[ResourceRef]:
+    """`LoRA [name] weight` of Fooocus 2.0 and 2.1."""
+    for key, value in data.items():
+        if key.startswith("LoRA [") and key.endswith("] weight"):
+            yield ResourceRef("lora", v.stem(key[6:-8]), v.to_float(value))
+
+
+def _combined_lora(value: str) -> Iterator[ResourceRef]:
+    """`name : weight`; forks write `enabled : name : weight`, or `name : hash : weight`."""
+    name, _, weight = value.rpartition(":")
+    parts = [part.strip() for part in value.split(" : ")]
+    if parts[0] in ("None", "False"):
+        return
+    if len(parts) == 3 and parts[0] == "True":
+        yield ResourceRef("lora", v.stem(parts[1]), v.to_float(parts[2]))
+    elif len(parts) == 3:
+        yield ResourceRef("lora", v.stem(parts[0]), v.to_float(parts[2]), hash=v.file_hash(parts[1]))
+    else:
+        yield ResourceRef("lora", v.stem(name), v.to_float(weight.strip()))
 
 
 def _listed_loras(loras: Any) -> Iterator[ResourceRef]:
-    """[[name, weight, hash]] in Fooocus, [{"name", "weight", "hash"}] in RuinedFooocus."""
+    """[[name, weight, hash]] in Fooocus; [[hash, "weight - name"]] or objects in RuinedFooocus."""
     for item in loras[:256] if isinstance(loras, list) else ():
         if isinstance(item, list) and len(item) >= 2:
-            found = v.file_hash(item[2]) if len(item) > 2 else None
+            found = item[2] if len(item) > 2 else None
             name, weight = (item[1], item[0]) if isinstance(item[1], str) else (item[0], item[1])
-            yield ResourceRef("lora", v.stem(name), v.to_float(weight), hash=found)
+            before, dash, after = str(item[1]).partition(" - ")
+            if dash and v.to_float(before) is not None:
+                name, weight, found = after, before, item[0]
+            yield ResourceRef("lora", v.stem(name), v.to_float(weight), hash=v.file_hash(found))
         elif isinstance(item, Mapping):
             yield ResourceRef(
                 "lora", v.stem(item.get("name")), v.to_float(item.get("weight")), hash=v.file_hash(item.get("hash"))

@@ -115,6 +115,7 @@ def _model(data: Any, kind: str, weight: Any = None) -> ResourceRef | None:
     name = v.stem(data.get("name", data.get("model_name")))
     if name is None:
         return None
+    weight = weight[0] if isinstance(weight, list) and weight else weight  # one for each step
     return ResourceRef(kind=kind, name=name, weight=v.to_float(weight), hash=v.file_hash(data.get("hash")))
 
 
@@ -244,4 +245,4 @@ def _dream_parts(text: str) -> tuple[str, dict[str, str]]:
             flags[flag] = value
         elif flag is not None:
             flags[flag] = f"{flags[flag]} {word}".strip()
-    return prompt, flags
+    return prompt.replace('\\"', '"'), flags

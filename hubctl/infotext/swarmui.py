@@ -13,7 +13,11 @@ from hubctl.infotext.embedded import Embedded
 from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, ResourceRef
 
 _NAMES = ("parameters", "exif:UserComment", "stealth", "text", "sidecar", "comment", "xmp:UserComment")
-_KINDS = {"model": "checkpoint", "loras": "lora", "vae": "vae", "refinermodel": "checkpoint"}
+_KINDS = {
+    "model": "checkpoint", "loras": "lora", "vae": "vae", "refinermodel": "checkpoint", "used_embeddings": "embedding",
+    "controlnetmodel": "controlnet", "t5xxlmodel": "text_encoder", "cliplmodel": "text_encoder",
+    "clipgmodel": "text_encoder", "qwenmodel": "text_encoder", "llavamodel": "text_encoder",
+}  # fmt: skip
 
 
 def can_parse(embedded: Embedded) -> bool:
@@ -36,16 +40,21 @@ def parse(embedded: Embedded) -> GenerationParameters:
     extra = data.get("sui_extra_data")
     layer = v.to_int(p.get("clipstopatlayer"))
     prompt = p.get("prompt") if isinstance(p.get("prompt"), str) else ""
+    width, height = v.to_int(p.get("width")), v.to_int(p.get("height"))
+    if width is None:
+        width, height = v.size(p.get("rawresolution"))
     values: dict[str, Any] = {
         "prompt": prompt,
         "negative_prompt": p.get("negativeprompt") if isinstance(p.get("negativeprompt"), str) else "",
         "steps": v.positive(v.to_int(p.get("steps"))),
-        **v.sampler_fields(p.get("sampler", p.get("comfyuisampler")), p.get("scheduler", p.get("comfyuischeduler"))),
+        **v.sampler_fields(
+            _first(p, "sampler", "comfyuisampler", "autowebuisampler"), _first(p, "scheduler", "comfyuischeduler")
+        ),
         "cfg_scale": v.to_float(p.get("cfgscale", p.get("cfg_scale"))),
         "distilled_cfg": v.to_float(p.get("fluxguidancescale")),
         "seed": v.to_int(p.get("seed")),
-        "width": v.positive(v.to_int(p.get("width"))),
-        "height": v.positive(v.to_int(p.get("height"))),
+        "width": v.positive(width),
+        "height": v.positive(height),
         "clip_skip": abs(layer) if layer else None,
         "denoise": v.to_float(p.get("initimagecreativity")),
         "hires": _hires(p),
@@ -63,6 +72,10 @@ def parse(embedded: Embedded) -> GenerationParameters:
         raw=MappingProxyType(dict(data)),
         sources=MappingProxyType({name: "swarmui" for name, value in values.items() if value not in (None, "", ())}),
     )
+
+
+def _first(p: Mapping[str, Any], *names: str) -> Any:
+    return next((p[name] for name in names if p.get(name) is not None), None)
 
 
 def _hires(p: Mapping[str, Any]) -> Hires | None:
@@ -108,13 +121,24 @@ def _resources(data: Mapping[str, Any], p: Mapping[str, Any], prompt: str) -> It
     vae = v.stem(p.get("vae"))
     if vae is not None and vae not in ("None", "Automatic"):
         yield ResourceRef("vae", vae, hash=hashes.get(("vae", vae)))
-    control = v.stem(p.get("controlnetmodel"))
-    if control not in (None, "(None)", "None"):
-        yield ResourceRef("controlnet", control, v.to_float(p.get("controlnetstrength")))
+    for which in ("", "two", "three"):
+        control = v.stem(p.get(f"controlnet{which}model", p.get(f"controlnetmodel{which}")))
+        if control not in (None, "(None)", "None"):
+            strength = p.get(f"controlnet{which}strength", p.get(f"controlnetstrength{which}"))
+            yield ResourceRef("controlnet", control, v.to_float(strength))
+    for key, kind in _KINDS.items():
+        if kind == "text_encoder" and v.stem(p.get(key)):
+            yield ResourceRef(kind, v.stem(p.get(key)))
     yield from prompt_resources(prompt)
+    for name in _embeddings(data.get("sui_extra_data")):
+        yield ResourceRef("embedding", v.stem(name))
     for model in models:
         kind = _KINDS.get(str(model.get("param")), "other")
         yield ResourceRef(kind, v.stem(model.get("name")), hash=v.file_hash(model.get("hash")))
+
+
+def _embeddings(extra: Any) -> list[Any]:
+    return _list(extra.get("used_embeddings")) if isinstance(extra, Mapping) else []
 
 
 def _list(value: Any) -> list[Any]:
