@@ -16,29 +16,61 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from hubctl.errors import RunError
+from hubctl.run.compare import rgb
 from hubctl.run.loader import Model
 from hubctl.run.names import LATENT_UPSCALERS
 from hubctl.run.plan import HiresPlan, RunPlan
 
 Box = tuple[int, int, int, int]
 LANCZOS = Image.Resampling.LANCZOS
+TILES = (64, 32, 16)  # latents a side, tried one after the other where memory does not reach for the whole
 
 
 # --- VAE ---
 
 
-def decode(model: Model, latent: Tensor) -> list[Image.Image]:
-    """Latents → 8-bit pictures, truncated as the WebUI does."""
+def decode(model: Model, latent: Tensor, notes: list[str] | None = None) -> list[Image.Image]:
+    """Latents → 8-bit pictures, truncated as the WebUI does. `notes` gets a sentence when that took tiles."""
     if model.vae is None:
         raise RunError("this checkpoint has no VAE", hint="install one and pass it with --vae")
     out = []
     for one in latent:
-        pixels = model.vae.decode((one[None] / model.scaling).float(), return_dict=False)[0]
+        pixels = _decoded(model, (one[None] / model.scaling).float(), [] if notes is None else notes)
         if not bool(torch.isfinite(pixels).all()):
             raise RunError("the VAE gave no picture (NaN)", hint="try --dtype fp32")
         bytes_ = (((pixels[0] + 1) / 2).clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         out.append(Image.fromarray(bytes_))
     return out
+
+
+def _decoded(model: Model, latent: Tensor, notes: list[str]) -> Tensor:
+    """The whole at once; where memory runs out, in tiles that share a quarter with the next and are blended."""
+    vae = model.vae
+    assert vae is not None
+    for tile in (None, *(tile for tile in TILES if tile < max(latent.shape[-2:]))):
+        if tile is not None:
+            vae.enable_tiling()
+            vae.tile_latent_min_size, vae.tile_sample_min_size = tile, tile * model.factor
+        try:
+            pixels: Tensor = vae.decode(latent, return_dict=False)[0]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            continue  # out of this block first: the error holds on to what filled the memory
+        finally:
+            vae.disable_tiling()
+        if tile is not None:
+            notes.append(f"memory ran out, so the picture was decoded in tiles of {tile * model.factor} pixels")
+        return pixels
+    raise RunError("memory does not reach for the VAE, not even in tiles", hint=MEMORY_HINT)
+
+
+MEMORY_HINT = "free some, choose a smaller --size, or let parts rest in main memory with --offload model"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """A graphics card's way to say so, or the processor's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def encode_image(
@@ -104,7 +136,7 @@ def _enlarge_image(image: Image.Image, hires: HiresPlan, device: torch.device) -
 
 
 def resize(image: Image.Image, size: tuple[int, int], mode: str = "stretch") -> Image.Image:
-    """`stretch`; `crop` covers the size and cuts; `fill` fits inside and repeats the edges."""
+    """`stretch`; `crop` covers the size and cuts; any other fits inside and repeats the edges (`fill`)."""
     if mode == "stretch" or image.size == size:
         return image if image.size == size else image.resize(size, LANCZOS)
     (width, height), ratio, own = size, size[0] / size[1], image.width / image.height
@@ -115,7 +147,7 @@ def resize(image: Image.Image, size: tuple[int, int], mode: str = "stretch") -> 
     left, top = width // 2 - inner_w // 2, height // 2 - inner_h // 2
     out = Image.new("RGB", size)
     out.paste(inner, (left, top))
-    if mode == "fill":
+    if mode != "crop":
         _repeat_edges(out, inner, left, top)
     return out
 
@@ -145,11 +177,16 @@ def start(
     plan: RunPlan, model: Model, noise: Callable[[tuple[int, ...]], Tensor], stray: torch.Generator | None = None
 ) -> Start:
     """`noise(shape)`: fresh draws from the batch's seeds, for masked content made of noise; `stray` samples the VAE."""
-    image, size = _opened(plan.init_image or ""), (plan.width, plan.height)
-    if plan.mask is None:
-        image = resize(image, size, plan.resize_mode)
-        return Start(encode_image(model, image, count=plan.batch, generator=stray), pixels=image)
-    mask, crop, overlay_mask = _masks(plan, image)
+    image, size = rgb(_opened(plan.init_image or "")), (plan.width, plan.height)
+    drawn = _mask(plan) if plan.mask is not None else None
+    if drawn is None or (plan.inpaint_only_masked and drawn.getbbox() is None):  # nothing masked: as if none was given
+        fitted = resize(image, size, plan.resize_mode)
+        if plan.resize_mode != "latent":
+            return Start(encode_image(model, fitted, count=plan.batch, generator=stray), pixels=fitted)
+        latent = encode_image(model, image, count=plan.batch, generator=stray)
+        small = (plan.height // model.factor, plan.width // model.factor)
+        return Start(torch.nn.functional.interpolate(latent, size=small, mode="bilinear"), pixels=fitted)
+    mask, crop, overlay_mask = _masks(plan, drawn, image)
     if crop is None:
         image = resize(image, size, plan.resize_mode)
     overlay = _outside(image, overlay_mask)
@@ -159,8 +196,8 @@ def start(
         image = _filled(image, mask)
     latent = encode_image(model, image, count=plan.batch, generator=stray)
     shape = tuple(latent.shape[1:])
-    small = np.around(_floats(mask.convert("RGB").resize((shape[2], shape[1])))[..., 0])
-    anew = torch.from_numpy(small)[None, None].to(latent.device)
+    coarse = np.around(_floats(mask.convert("RGB").resize((shape[2], shape[1])))[..., 0])
+    anew = torch.from_numpy(coarse)[None, None].to(latent.device)
     if plan.masked_content == "latent noise":
         latent = latent * (1 - anew) + noise(shape).to(latent.device) * anew
     elif plan.masked_content == "latent nothing":
@@ -173,19 +210,25 @@ def _opened(path: str) -> Image.Image:
 
     try:
         with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return ImageOps.exif_transpose(opened)  # loads it
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise RunError(f"`{Path(path).name}` cannot be opened as a picture: {type(error).__name__}") from None
 
 
-def _masks(plan: RunPlan, image: Image.Image) -> tuple[Image.Image, Box | None, Image.Image]:
-    """(mask at the run's size, the box that is worked on, mask for pasting at the picture's size)."""
-    size = (plan.width, plan.height)
-    mask = _opened(plan.mask or "").convert("L").point(lambda v: 255 if v > 127 else 0)
+def _mask(plan: RunPlan) -> Image.Image:
+    """White where the picture is made anew: what is painted where anything is transparent, else what is bright."""
+    mask = _opened(plan.mask or "")
+    if mask.mode == "RGBA" and mask.getchannel("A").getextrema() != (255, 255):
+        mask = mask.getchannel("A").point(lambda v: 255 if v > 128 else 0)
+    mask = mask.convert("L")
     if plan.mask_inverted:
         mask = ImageOps.invert(mask)
-    if plan.mask_blur > 0:
-        mask = _blurred(mask, plan.mask_blur)
+    return _blurred(mask, plan.mask_blur) if plan.mask_blur > 0 else mask
+
+
+def _masks(plan: RunPlan, mask: Image.Image, image: Image.Image) -> tuple[Image.Image, Box | None, Image.Image]:
+    """(mask at the run's size, the box that is worked on, mask for pasting at the picture's size)."""
+    size = (plan.width, plan.height)
     if plan.inpaint_only_masked and (box := mask.getbbox()):
         crop = _expanded(_padded(box, plan.inpaint_padding, mask.size), size, mask.size)
         return resize(mask.crop(crop), size, "fill").convert("L"), crop, resize(mask, image.size)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -292,6 +293,9 @@ class Batch:
         total, skip = steps, 0
         if begun is not None:
             total, skip = (hires_steps if exact else img2img_steps)(steps, 0.75 if strength is None else strength)
+        if begun is not None and not total:  # a strength of 0, and no step asked for all the same
+            self.passes.append(PassInfo(denoiser.conds, fresh, ()))
+            return begun
         denoiser.progress_calls = expected_calls(plan, name, total - skip)
         first = fresh
         if begun is not None and plan.init_image:
@@ -357,6 +361,8 @@ class Batch:
                 x = x + fresh * plan.extra_noise * alpha**0.5
             grid = grid[:t_enc]
         source: samplers.Noise = lambda *_: noise.like(x)  # noqa: E731
+        if not len(grid):  # so little strength that no timestep is left
+            return x
         if name.startswith("uni_pc"):
             start = 1.0 if begun is None else (int(grid[-1]) + 1) / 1000
             options = {"variant": "bh2" if name == "uni_pc_bh2" else "bh1", **plan.unipc}
@@ -406,13 +412,13 @@ def run(
     firsts: list[Tensor] = []
     notes: list[str] = []
     passes: list[PassInfo] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), _short_of_memory(where):
         _set_tiling(model, plan.tiling)
         for turn in range(plan.iterations):
             batch = Batch(plan, cache, model, adapters, *_seeds(plan, turn), on_step)
             latent, first = batch.run()
             on_step(StepInfo(plan.steps, plan.steps, "decoding"))
-            made = decode(batch.decoder, latent)
+            made = decode(batch.decoder, latent, batch.notes)
             images += [batch.finish(image) for image in made] if batch.finish else made
             latents.append(latent)
             firsts += [first] if first is not None else []
@@ -431,6 +437,17 @@ def run(
         deviations=tuple(dict.fromkeys((*plan.deviations, *notes))),
         passes=tuple(passes),
     )
+
+
+@contextmanager
+def _short_of_memory(where: torch.device) -> Iterator[None]:
+    """A sentence instead of a traceback where memory does not reach."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not pictures.out_of_memory(error):
+            raise
+        raise RunError(f"memory does not reach on {where}", hint=pictures.MEMORY_HINT) from None
 
 
 def _seeds(plan: RunPlan, turn: int) -> tuple[list[int], list[int]]:

@@ -36,11 +36,13 @@ LANCZOS = Image.Resampling.LANCZOS
 
 def upscale(image: Image.Image, path: Path, target: tuple[int, int], *, device: torch.device) -> Image.Image:
     """The picture at `target` (width, height) by the model in `path`. Raises RunError, UnsafeFile."""
-    model = load(path, str(device))
     scale = max(target[0] / image.width, target[1] / image.height)
+    if scale <= 1:  # nothing to enlarge: the model is not asked
+        return image if image.size == target else image.resize(target, LANCZOS)
+    model = load(path, str(device))
     wanted = (int(image.width * scale // 8 * 8), int(image.height * scale // 8 * 8))
     for _ in range(TIMES):
-        if scale == 1 or (image.width >= wanted[0] and image.height >= wanted[1]):
+        if image.width >= wanted[0] and image.height >= wanted[1]:
             break
         before = image.size
         image = _in_tiles(image, model, device)

@@ -233,13 +233,11 @@ def test_masked_content_differs(sd1: Path, cache: ModelCache, tmp_path: Path, co
         assert not torch.equal(made(plan, cache).latents, made(replace(plan, masked_content="original"), cache).latents)
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("stretch", 64), ("crop", 64), ("fill", 64)])
-def test_a_picture_of_another_shape_is_fitted(
-    sd1: Path, cache: ModelCache, tmp_path: Path, mode: str, expected: int
-) -> None:
-    Image.new("RGB", (100, 40), (200, 30, 30)).save(tmp_path / "wide.png")
+@pytest.mark.parametrize("mode", ["stretch", "crop", "fill", "latent"])
+def test_a_picture_of_another_shape_is_fitted(sd1: Path, cache: ModelCache, tmp_path: Path, mode: str) -> None:
+    Image.new("RGB", (104, 40), (200, 30, 30)).save(tmp_path / "wide.png")
     plan = planned(sd1, init_image=str(tmp_path / "wide.png"), denoise=0.3, steps=4, resize_mode=mode)
-    assert made(plan, cache).images[0].size == (expected, expected)
+    assert made(plan, cache).images[0].size == (64, 64)
 
 
 def test_strength_decides_how_many_steps_run(sd1: Path, cache: ModelCache, tmp_path: Path) -> None:
@@ -248,6 +246,60 @@ def test_strength_decides_how_many_steps_run(sd1: Path, cache: ModelCache, tmp_p
     assert len(made(plan, cache).passes[0].calls) == 6
     assert len(made(replace(plan, exact_steps=True), cache).passes[0].calls) == 10
     assert len(made(replace(plan, sampler="ddim"), cache).passes[0].calls) == 4
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "plms", "uni_pc", "dpmpp_sde", "dpm_fast"])
+def test_no_strength_is_no_step(sd1: Path, cache: ModelCache, tmp_path: Path, sampler: str) -> None:
+    picture, _ = pictures(tmp_path)
+    nothing = planned(sd1, sampler=sampler, steps=4, hires=HiresPlan(96, 96, 4, "Latent", 0.0))
+    result = made(nothing, cache)
+    assert result.first_pass is not None
+    larger = torch.nn.functional.interpolate(result.first_pass, size=(12, 12), mode="bilinear")
+    assert torch.equal(result.latents, larger)
+    for exact in (False, True):
+        hardly = planned(sd1, sampler=sampler, steps=4, init_image=picture, denoise=0.01, exact_steps=exact)
+        assert bool(torch.isfinite(made(hardly, cache).latents).all())
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def short_of_memory(module: torch.nn.Module, side: int) -> Any:
+    """Let a module run out of memory on anything larger than this."""
+
+    def check(_module: Any, args: Any) -> None:
+        if args[0].shape[-1] > side:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return module.register_forward_pre_hook(check)
+
+
+def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles(sd1: Path) -> None:
+    cache = ModelCache()
+    plan = planned(sd1, width=320, height=256, steps=1, sampler="euler")
+    whole = made(plan, cache)
+    vae = cache.get(plan, torch.device("cpu"), torch.float32)[0].vae
+    assert vae is not None
+    hook = short_of_memory(vae.decoder, 32)
+    tiled = made(plan, cache)
+    assert "memory ran out, so the picture was decoded in tiles of 256 pixels" in tiled.deviations
+    apart = np.abs(np.asarray(whole.images[0], dtype=int) - np.asarray(tiled.images[0], dtype=int))
+    assert 0 < apart.mean() < 8
+    hook.remove()
+    again = made(plan, cache)
+    assert again.images[0].tobytes() == whole.images[0].tobytes()
+    assert again.deviations == whole.deviations
+    short_of_memory(vae.decoder, 8)
+    with pytest.raises(RunError, match="not even in tiles"):
+        made(plan, cache)
+
+
+def test_a_network_too_large_for_the_memory_is_a_sentence(sd1: Path) -> None:
+    cache = ModelCache()
+    plan = planned(sd1)
+    short_of_memory(cache.get(plan, torch.device("cpu"), torch.float32)[0].unet.mid_block, 0)
+    with pytest.raises(RunError, match="memory does not reach on cpu"):
+        made(plan, cache)
 
 
 def test_what_is_no_picture_is_refused(sd1: Path, cache: ModelCache, tmp_path: Path) -> None:
