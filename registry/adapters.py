@@ -9,6 +9,7 @@ LyCORIS     .hada_w1_a … (LoHa)  .lokr_w1 … (LoKr)  .oft_blocks (OFT, BOFT) 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -21,13 +22,17 @@ _LEAVES = {
     "alpha", "dora_scale", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1",
     "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2", "oft_blocks", "oft_diag",
     "oft_R", "oft_r", "boft_R", "boft_s", "diff", "diff_b", "set_weight", "set_bias", "w_norm", "b_norm", "on_input",
-    "lora_magnitude_vector", "lora_down", "lora_up", "lora_A", "lora_B", "ia3_l", "rescale", "reshape_weight",
+    "lora_magnitude_vector", "magnitude", "lora_down", "lora_up", "lora_A", "lora_B", "ia3_l", "rescale",
+    "reshape_weight",
 }  # fmt: skip
 _PARENTS = {
     "lora_down", "lora_up", "lora_mid", "lora_A", "lora_B", "lora_magnitude_vector", "a1", "a2", "b1", "b2", "bm1",
     "bm2", "oft_R", "oft_r", "boft_R", "boft_s", "ia3_l", "dora_scale",
 }  # fmt: skip
-_PARTS = {"lora_A": "lora_down", "lora_B": "lora_up", "down": "lora_down", "up": "lora_up", "oft_r": "oft_R"}
+_PARTS = {
+    "lora_A": "lora_down", "lora_B": "lora_up", "down": "lora_down", "up": "lora_up", "oft_r": "oft_R",
+    "magnitude": "lora_magnitude_vector",
+}  # fmt: skip
 _OLD = re.compile(r"(?P<where>unet|text_encoder):(?P<index>\d+):(?P<part>up|down)")
 LONGEST_NAME = 1000
 
@@ -109,7 +114,7 @@ class Layer:
 
     @property
     def width(self) -> tuple[int, ...] | None:
-        """(out, in) of the layer it changes, where its parts give that away."""
+        """(out, in) of the layer it changes, where its parts give that away; 0 = they give away only the other."""
         p = self.parts
         up, down = p.get("lora_up"), p.get("lora_down")
         if up or down:
@@ -119,7 +124,20 @@ class Layer:
         if any(part.startswith("lokr_") for part in p):
             first, second = _factor(p, "lokr_w1"), _factor(p, "lokr_w2")
             return (first[0] * second[0], first[1] * second[1]) if first and second else None
+        if (rotations := p.get("oft_blocks") or p.get("oft_diag")) and len(rotations) >= 3:
+            return (rotations[-3] * rotations[-1], 0)  # so many blocks of so many outputs
+        if (halves := p.get("oft_R")) and len(halves) == 2:
+            return (0, halves[0] * _side(halves[1]))  # peft turns the inputs, and keeps half of each skew matrix
+        if (a := p.get("a1")) and (b := p.get("b2" if a[0] < a[-1] else "b1")):  # both orders are about
+            return (max(b), max(a))
+        if (ones := p.get("ia3")) and len(ones) < 3:
+            return (0, ones[1]) if len(ones) == 2 and ones[0] == 1 else (ones[0], 0)
         return p.get("diff") or p.get("set_weight")
+
+
+def _side(entries: int) -> int:
+    """Of the square whose upper half, without the diagonal, has so many entries."""
+    return (1 + math.isqrt(1 + 8 * entries)) // 2
 
 
 def _factor(parts: Mapping[str, tuple[int, ...] | None], name: str) -> tuple[int, int] | None:
@@ -160,6 +178,9 @@ def read(tensors: Mapping[str, Tensor]) -> Adapter | None:
             continue
         count += 1
         layers.setdefault(found[0], Layer()).parts[found[1]] = tensor.shape
+    for name, layer in layers.items():
+        if "on_input" in layer.parts and (weight := tensors.get(f"{name}.weight")):
+            layer.parts["ia3"] = weight.shape
     algorithms = Counter(a for layer in layers.values() if (a := layer.algorithm))
     if count * 3 < len(tensors) or not algorithms:
         return None

@@ -78,7 +78,10 @@ def recognise(found: Header) -> Part | None:
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
 
-_EMBEDDING_NAMES = {"emb_params", "clip_l", "clip_g", "t5", "t5xxl", "tensor", "token_embeds", "qwen", "llama", "gemma"}
+_EMBEDDING_NAMES = {
+    "emb_params", "clip_l", "clip_g", "t5", "t5xxl", "tensor", "token_embeds", "qwen", "llama", "gemma",
+    "text_encoders_0", "text_encoders_1", "text_encoders_2",
+}  # fmt: skip
 
 
 def _embedding(names: _Names) -> Part | None:
@@ -103,7 +106,12 @@ def _embedding(names: _Names) -> Part | None:
     tokens = [name.rsplit(".", 1)[-1] for name in vectors if name.startswith("string_to_param") or name[:1] == "<"]
     if tokens:
         details["token"] = tokens[0][:200]
-    return Part("embedding", _EMBEDDING_FAMILY.get(frozenset(widths)), details=details)
+    family = _EMBEDDING_FAMILY.get(frozenset(widths))
+    if "llama" in vectors:
+        family = "hidream-i1" if "clip_g" in vectors else "hunyuan-video"
+    elif "qwen" in vectors:
+        family = "qwen-image" if widths == {3584} else None
+    return Part("embedding", family, details=details)
 
 
 def _names_embedding(name: str) -> bool:
@@ -154,6 +162,7 @@ def _family_by_context(width: int | None) -> str | None:
 
 
 _CONTROL_MARKS = (
+    "brushnet_down_blocks.", "brushnet_mid_block.", "control_blocks.", "control_img_in.",
     "controlnet_cond_embedding.", "controlnet_blocks.", "controlnet_down_blocks.", "controlnet_mid_block.",
     "controlnet_mode_embedder.", "controlnet_x_embedder.", "control_model.", "control_all_x_embedder",
     "control_noise_refiner.", "controlnet_patch_embedding", "control_add_embedding.", "input_hint_block.",
@@ -173,6 +182,8 @@ def _control(names: _Names) -> Part | None:
     details: dict[str, Any] = {}
     if names.starts("controlnet_mode_embedder.", "control_add_embedding."):
         details["union"] = True
+    if names.starts("brushnet_"):
+        details["kind"] = "BrushNet"
     if names.starts("first_stage_model.", "model.diffusion_model."):
         details["with_base"] = True
     return Part("controlnet", family, details=details)
@@ -183,6 +194,8 @@ def _control_family(names: _Names) -> str | None:
         return "z-image"
     if names.within("x_block."):
         return "sd3"
+    if names.starts("control_img_in.") and names.within(".img_mod."):
+        return "qwen-image"
     layers = [
         (name.removesuffix(".weight").removesuffix(".down").removesuffix(".up"), tensor.shape)
         for name, tensor in names.tensors.items()
@@ -200,7 +213,7 @@ def _t2i(names: _Names) -> Part | None:
     adapter = names.starts("adapter.body.") or (names.starts("body.0.resnets.", "body.0.block1.", "body.0.in_conv."))
     if not adapter and not names.starts("body.0.resnets"):
         return None
-    channels = names.width("conv_in.weight")
+    channels = names.width("conv_in.weight", "body.0.in_conv.weight")
     family = {192: "sd1", 64: "sd1", 768: "sdxl", 256: "sdxl"}.get(channels or 0)
     return Part("t2i_adapter", family, details={"input_channels": channels} if channels else {})
 
@@ -228,16 +241,38 @@ _VAE_PARTS = (
 )  # fmt: skip
 
 
+_TAESD = re.compile(r"\d{1,2}\.(?:conv\.\d\.|skip\.)?(?:weight|bias)")
+
+
+def _bare_taesd(names: _Names) -> Part:
+    """One half of a TAESD as its author saves them: the layers of a sequence, numbered."""
+    first = names.shape("0.weight")
+    decoder = first is None or len(first) < 2 or first[1] != 3
+    if decoder:
+        channels = (names.shape("1.weight") or (0, 0))[1:2]
+    else:
+        last = max((int(n.split(".")[0]) for n in names.tensors if n.count(".") == 1), default=0)
+        channels = (names.shape(f"{last}.weight") or (0,))[:1]
+    details: dict[str, Any] = {"tiny": True, **({"decoder_only": True} if decoder else {})}
+    if channels and channels[0]:
+        details["latent_channels"] = channels[0]
+    return Part("vae", None, details=details)
+
+
 def _vae(names: _Names) -> Part | None:
     if names.starts("vquantizer."):
         return Part("vae", "stable-cascade-v1-prior", details={"stage": "A"})
     if names.starts("taesd_decoder.", "taesd_encoder."):
         channels = names.width("taesd_decoder.1.weight")
         return Part("vae", None, details={"tiny": True, **({"latent_channels": channels} if channels else {})})
+    if names.within(".conv.0.weight") and all(_TAESD.fullmatch(name) for name in names.tensors):
+        return _bare_taesd(names)
     if not names.starts("decoder.", "encoder.", "module.decoder.", "decoder_layers."):
         return None
-    if names.within("SelfAttention", "self_attn.", "stylegan", "rdb1", "decoder.block.0.layer"):
+    if names.within("SelfAttention", "self_attn.", "attention.self.", "stylegan", "rdb1", "decoder.block.0.layer"):
         return None
+    if names.within("embeddings.", "encoder.layer."):
+        return None  # a transformer's encoder
     mine = sum(name.startswith(_VAE_PARTS) for name in names.tensors)
     if mine * 10 < len(names.tensors) * 8:
         return None
@@ -267,8 +302,16 @@ def _vae_family(names: _Names, shape: Shape) -> tuple[str | None, tuple[str, ...
         return "wan", ("Wan and Qwen-Image share this VAE",) if channels == 16 else ()
     if names.within("op_list.", "project_in.conv", "conv_inverted", "to_qkv_multiscale"):
         return "sana", ()
-    if names.within("per_channel_statistics", "last_time_embedder", "timestep_embedder"):
-        return "ltx-video", ()
+    if names.within("temp_conv_in."):
+        return "allegro", ()
+    if names.within(".snake1.", "decoder.block.0.res_unit"):
+        return "stable-audio", ()
+    if names.starts("decoder.transformer_blocks.", "decoder.proj_in."):
+        return "minimax-h3", ()
+    if channels == 8 and (names.shape("decoder.conv_out.conv.weight") or ())[:1] == (2,):
+        return "ltx-2", ()  # two channels of sound
+    if names.within("per_channel_statistics", "last_time_embedder", "timestep_embedder") or channels == 128:
+        return ("ltx-2" if _ltx2_vae(names) else "ltx-video"), ()
     if names.within("norm_layer"):
         return ("mochi" if channels == 12 else "cogvideox"), ()
     if names.within("conv_s.", "unpatcher3d"):
@@ -290,6 +333,12 @@ def _vae_family(names: _Names, shape: Shape) -> tuple[str | None, tuple[str, ...
     return None, ()
 
 
+def _ltx2_vae(names: _Names) -> bool:
+    """Encoders of 2048 channels came with LTX-Video 0.9.5, whose decoders are told the time; LTX-2's are not."""
+    timed = names.within("time_embedder", "timestep_embedder", "timestep_scale")
+    return not timed and names.width("encoder.conv_out.conv.weight") == 2048
+
+
 # --- text encoders and CLIP vision ------------------------------------------------------------------------------------
 
 
@@ -303,11 +352,18 @@ def _text_encoder(names: _Names) -> Part | None:
     if names.metadata.get("general.architecture") in _GGUF_TEXT:
         return _gguf_text(names)
     vision = names.within("vision_model.encoder.layers.", "visual.transformer.resblocks.", "vision_model.embeddings.")
-    text = names.within("text_model.encoder.layers.", "\ntransformer.resblocks.", "model.transformer.resblocks.")
+    vision = vision or names.starts("embeddings.patch_embedding.")
+    text = names.within(
+        "text_model.encoder.layers.", "\ntransformer.resblocks.", "model.transformer.resblocks.",
+        "embeddings.token_embedding.",
+    )  # fmt: skip
     if vision and not text:
         return _clip_vision(names)
-    if names.within("\nembeddings.patch_embeddings.projection") and names.within("encoder.layer."):
+    if names.within("embeddings.patch_embeddings.projection") and names.within("encoder.layer."):
         return Part("clip_vision", "dinov2")
+    if names.within("attention.self.query.weight") and names.within("word_embeddings"):
+        vocabulary = (names.ending("word_embeddings.weight") or (0,))[0]
+        return Part("text_encoder", "xlm-roberta" if vocabulary > 200_000 else "bert")
     if text and not names.within("lora"):
         width = names.width("token_embedding.weight", "text_projection.weight") or names.width(
             "self_attn.q_proj.weight", "attn.in_proj_weight"
@@ -328,16 +384,18 @@ def _t5(names: _Names) -> tuple[str, str | None]:
     width = names.width("SelfAttention.q.weight") or (shape[1] if shape and len(shape) > 1 else None)
     size = {4096: "xxl", 2048: "xl", 1024: "large", 768: "base", 512: "small", 1472: "small"}.get(width or 0)
     vocabulary = shape[0] if shape else 32128
-    name = "umt5" if vocabulary > 200_000 else "byt5" if vocabulary < 1000 else "t5"
+    name = "byt5" if vocabulary < 2000 else "t5"  # Glyph-ByT5 adds tokens of its own to the 384
+    if vocabulary > 200_000:
+        name = "mt5" if vocabulary == 250_112 else "umt5"
     return f"{name}-{size}" if size else name, None
 
 
 def _clip_vision(names: _Names) -> Part:
     width = names.width(
-        "vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight", "class_embedding",
+        "embeddings.patch_embedding.weight", "visual.conv1.weight", "class_embedding",
         "layer_norm1.weight", axis=0,
     )  # fmt: skip
-    siglip = names.within("vision_model.head.") or width == 1152
+    siglip = names.within("vision_model.head.", "\nhead.attention.") or width == 1152
     known = {1280: "clip-vit-h", 1664: "clip-vit-bigg", 1024: "clip-vit-l", 768: "clip-vit-b"}
     return Part("clip_vision", "siglip" if siglip else known.get(width or 0))
 
@@ -358,6 +416,12 @@ def _language_model(names: _Names) -> Part | None:
     elif names.within("self_attn.q_proj.bias"):
         name = "qwen2.5-vl" if vision else "qwen2.5"
         size = {3584: "7b", 2048: "3b", 1536: "1.5b", 896: "0.5b", 5120: "32b"}.get(width)
+    elif (vocabulary, width) in {(256_000, 2048), (256_000, 3072)}:
+        name, size = "gemma", {2048: "2b", 3072: "7b"}.get(width)
+    elif names.within("self_attn.qkv_proj.weight") and vocabulary == 32_064:
+        name, size = "phi3", {3072: "mini"}.get(width)
+    elif vocabulary in (32_000, 32_768) and names.width("layers.0.self_attn.k_proj.weight", axis=0) == 1024:
+        name, size = "mistral", {4096: "7b"}.get(width)
     elif vocabulary == 131_072 or width == 5120:
         name, size = "mistral3", {5120: "24b"}.get(width)
     elif 128_000 <= vocabulary <= 129_000:
@@ -365,7 +429,7 @@ def _language_model(names: _Names) -> Part | None:
     elif vocabulary:
         name, size = "llama", None
     else:
-        return None
+        return Part("text_encoder", notes=("a language model; without shapes it cannot be told which",))
     return Part("text_encoder", name, f"{name}-{size}" if size else name)
 
 
@@ -409,13 +473,19 @@ def _upscaler(names: _Names) -> Part | None:
         stages = (re.fullmatch(r"model\.(\d{1,2})\.weight", name) for name in names.tensors)
         last = max((int(stage[1]) for stage in stages if stage), default=10)
         return Part("upscaler", "esrgan", details=_scale({4: 1, 7: 2, 10: 4, 13: 8, 16: 16}.get(last)))
-    if names.within("rdb1.conv1.weight", "rdb1.conv1.0.weight") and names.within("conv_first.weight"):
+    if names.within("RDB1.conv1x1.weight") and names.starts("model.0."):
+        return Part("upscaler", "esrgan")
+    if names.within("rdb1.conv1.weight", "rdb1.conv1.0.weight", "RDB1.conv1.weight") and names.starts("conv_first."):
+        if names.starts("de_net.", "dd_embed."):
+            return Part("upscaler", "mm-realsr")
         channels = names.width("conv_first.weight")
         return Part("upscaler", "esrgan", details=_scale({3: 4, 12: 2, 48: 1}.get(channels or 0)))
     if names.starts("stylegan_decoder.", "final_linear.") and names.within("style"):
         return Part("face_restore", "gfpgan")
     if names.starts("quantize.embedding") and names.within("fuse_convs_dict", "idx_pred_layer"):
         return Part("face_restore", "codeformer")
+    if names.starts("quantize.embedding") and names.within("decoder.mid.attn_1.", "encoder.mid.attn_1."):
+        return Part("face_restore", "restoreformer")
     for family, marks in _UPSCALERS:
         if all(names.within(mark) for mark in marks):
             return Part("upscaler", family, details=_scale(_upsampler_scale(names)))
@@ -429,7 +499,10 @@ def _upscaler(names: _Names) -> Part | None:
 
 _UPSCALERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("hat", ("conv_first.weight", "residual_group", "overlap_attn")),
+    ("rgt", ("conv_first.weight", "layers.0.blocks.0.gamma", "rpe_biases")),
     ("dat", ("conv_first.weight", "layers.0.blocks.0.attn.attns")),
+    ("craft", ("conv_first.weight", "residual_group.hf_blocks")),
+    ("fdat", ("groups.0.blocks.0.attn.bias", "groups.0.blocks.0.inter.cg")),
     ("atd", ("conv_first.weight", "residual_group", "attn_atd")),
     ("drct", ("conv_first.weight", "layers.0.swin1")),
     ("swinir", ("conv_first.weight", "residual_group.blocks.0.attn.relative_position_bias_table")),
@@ -440,15 +513,36 @@ _UPSCALERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plksr", ("feats.0.weight", "feats.1.lk.conv")),
     ("plksr", ("feats.0.weight", "feats.1.channe_mixer")),
     ("grl", ("conv_first.weight", "layers.0.blocks.0.attn.window_attn")),
+    ("rcan", ("tail.1.weight", "body.0.body.0.body.3.conv_du")),
+    ("real-cugan", ("unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight")),
+    ("mosr", ("gblocks.0.weight", "gblocks.1.fc1.weight")),
+    ("moesr", ("in_to_dim.weight", "blocks.0.blocks.0.conv.dwconv_hw")),
+    ("safmn", ("to_feat.", "safm.mfr.")),
+    ("dctlsa", ("fea_conv.weight", "B1.body.0.transformer_body")),
+    ("ditn", ("sft.weight", "UFONE.0.ITLs")),
+    ("seemore", ("conv_1.weight", "local_block.block.agg_conv", "upsampler.0.weight")),
+    ("aura-sr", ("mid_attn.layers.0.0.to_out", "final_res_block.block1.proj.weights")),
+    ("swift-srgan", ("initial.cnn.depthwise.weight", "final_conv.pointwise.weight")),
+    ("ipt", ("sub_mean.weight", "body.encoder.layers.0.self_attn.in_proj_weight")),
+    ("nafnet", ("intro.weight", "middle_blks.0.sca")),
+    ("drunet", ("m_head.weight", "m_down1.0.res", "m_body.0.res")),
+    ("fbcnn", ("m_head.weight", "qf_pred.0.res")),
     ("ldsr", ("model.diffusion_model.", "first_stage_model.quantize.embedding")),
 )
 
 
 def _upsampler_scale(names: _Names) -> int | None:
-    """Pixel shuffles of two in a row, or one of three."""
+    """Pixel shuffles of two in a row, or one of three; else a last layer that makes all pixels of a block at once."""
     stages = [t.shape for n, t in names.tensors.items() if re.fullmatch(r"(?:upsample|upsampler)\.\d+\.weight", n)]
     factors = [math.isqrt(shape[0] // shape[1]) for shape in stages if shape and len(shape) == 4 and shape[1]]
-    return math.prod(factors) if factors and all(2 <= factor <= 4 for factor in factors) else None
+    if factors and all(2 <= factor <= 4 for factor in factors):
+        return math.prod(factors)
+    last = names.shape("upsampler.0.weight", "up.0.weight", "to_img.0.weight", "upsample.0.weight")
+    if last is None:
+        feats = [int(n[6:-7]) for n in names.tensors if re.fullmatch(r"feats\.\d{1,3}\.weight", n)]
+        last = names.shape(f"feats.{max(feats, default=0)}.weight")
+    scale = math.isqrt(last[0] // 3) if last else 0
+    return scale if last and 1 <= scale <= 8 and 3 * scale * scale == last[0] else None
 
 
 def _scale(scale: int | None) -> dict[str, Any]:
@@ -468,6 +562,10 @@ def _hypernetwork(names: _Names) -> Part | None:
 def _others(names: _Names) -> Part | None:
     if names.within("position_net.") and names.within("fuser."):
         return Part("gligen", "sd1")
+    if names.starts("model.0.conv.weight") and names.within(".cv2.0.0.conv.weight", ".cv2.conv.weight"):
+        return Part("detector", "yolo")
+    if names.starts("image_encoder.") and names.starts("mask_decoder."):
+        return Part("detector", "sam")
     imports = str(names.metadata.get("pickle imports", ""))
     if "ultralytics" in imports or re.search(r"\bmodels\b", imports):
         return Part("detector", "yolo")

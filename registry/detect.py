@@ -21,7 +21,7 @@ from typing import Any
 
 from registry import adapters, components, families, gguf, header, torchfile, training
 from registry.errors import VerificationFailed
-from registry.families import DENOISER, EMA, TEXT, VAE, Network, place
+from registry.families import CONTROL, DENOISER, EMA, TEXT, VAE, Network, place
 from registry.header import DAMAGED, Header, Tensor
 
 KINDS = (
@@ -381,7 +381,7 @@ def _adapter_shape(adapter: adapters.Adapter, tensors: Mapping[str, Tensor], sto
     certain = family is not None and family.note is None
     settled = next((f for f in (story.family, text_family) if family and f in (family.name, *family.others)), None)
     notes = [family.note] if family and family.note and settled is None else []
-    name = settled or name or text_family
+    name = settled or name or text_family or _family_by_context(adapter)
     kind = adapter.kind
     if kind in {"lora", "dora"} and name == "flux1" and adapter.network.input("^img_in$", "^x_embedder$") == 128:
         kind = "control_lora"
@@ -402,15 +402,25 @@ def _adapter_shape(adapter: adapters.Adapter, tensors: Mapping[str, Tensor], sto
     )  # fmt: skip
 
 
+def _family_by_context(adapter: adapters.Adapter) -> str | None:
+    """Of the first LoRAs, whose layers have numbers for names: one that reads text is as wide as the text."""
+    if not all(name.startswith(("unet.", "text_encoder.")) and name.count(".") == 1 for name in adapter.layers):
+        return None
+    reads = {layer.width[1] for layer in adapter.layers.values() if layer.width and len(layer.width) > 1}
+    return "sd1" if 768 in reads else "sd2" if 1024 in reads else None
+
+
 def _family_of_text(names: Iterable[str]) -> str | None:
-    """Stable Diffusion's family by the text encoders an adapter names: one of 12 layers, one of 23, or two."""
+    """The family by the text encoders an adapter names: one of 12 layers, one of 23, or two; Flux's second is a T5."""
     encoders, deepest = set(), 0
     for name in names:
-        encoders.add(name[:8])
+        encoders.add("lora_te2" if name.startswith("text_encoder_2.") else name[:8])
+        if name.startswith(("lora_te2_encoder_block", "text_encoder_2.encoder.block")):
+            return "flux1"
         tail = name.partition("layers_")[2] or name.partition("layers.")[2]
         digits = tail[:2].rstrip("_.abcdefghijklmnopqrstuvwxyz")
         deepest = max(deepest, int(digits) if digits.isdigit() else 0)
-    if {"lora_te1", "lora_te2"} <= encoders:
+    if "lora_te2" in encoders and "lora_te3" not in encoders:
         return "sdxl"
     if any(name.startswith(("lora_te_text_model", "text_encoder.text_model", "lycoris_text")) for name in names):
         return "sd2" if deepest > 11 else "sd1"
@@ -444,7 +454,7 @@ def _whole_shape(tensors: Mapping[str, Tensor]) -> _Shape:
         details["zero_terminal_snr"] = True
     kind = "checkpoint" if text or vae else "diffusion_model"
     if not inside[DENOISER]:
-        kind = "text_encoder" if text else "vae"
+        kind = "text_encoder" if text else "vae" if vae else "controlnet" if inside[CONTROL] else "checkpoint"
     return _Shape(
         kind, name, architecture,
         certain=family is not None and notes is None, layout=_layout(tensors),

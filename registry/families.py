@@ -117,11 +117,15 @@ class Network:
 
     def input(self, *fragments: str) -> int | None:
         shape = self.shape(*fragments)
-        return shape[1] if shape and len(shape) > 1 else None
+        return (shape[1] or None) if shape and len(shape) > 1 else None
 
     def output(self, *fragments: str) -> int | None:
         shape = self.shape(*fragments)
-        return shape[0] if shape else None
+        return (shape[0] or None) if shape else None
+
+    def hidden(self, *fragments: str) -> int | None:
+        """The width of layers as wide as what they read: some adapters only give one side away."""
+        return self.input(*fragments) or self.output(*fragments)
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,16 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("minimax-h3", "video_patch_proj", "audio_patch_proj"),
     ("ace-step", "lyric_encoder"),
     ("ace-step", "genre_embedder"),
+    ("ace-step", "^layers_#_cross_attn_"),
     ("stable-audio", "to_timestep_embed"),
+    ("stable-audio", "cross_attention_proj", "global_proj"),
     ("hunyuan3d", "^latent_in", "^cond_in"),
     ("seedvr2", "mlp_vid_proj"),
     ("seedvr2", "mlp_all_proj"),
     ("flux3", "^early_stream_modulations"),
+    ("flux3", "^mode_blocks_image"),
+    ("flux3", "^txt_mode_blocks"),
+    ("flux3", "^single_transformer_blocks_#_ff_linear_in"),
     ("flux2", "^double_stream_modulation"),
     ("flux2", "^single_stream_modulation_lin"),
     ("flux2", "attn_to_qkv_mlp_proj"),
@@ -156,7 +165,11 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("krea2", "^blocks_#_attn_wq", "^blocks_#_attn_gate"),
     ("anima", "llm_adapter"),
     ("cosmos1", "blocks_block#_blocks_#_block"),
-    ("omnigen2", "img_instruct_attn"),
+    ("boogu", "img_instruct_attn"),
+    ("omnigen2", "ref_image_refiner"),
+    ("omnigen", "patch_embedding_output_image_proj"),
+    ("omnigen", "^input_x_embedder"),
+    ("omnigen", "^llm_layers_#_self_attn_qkv_proj"),
     ("ovis", "double_blocks_#_img_mlp_gate_proj"),
     ("auraflow", "joint_transformer_blocks"),
     ("auraflow", "double_layers_#_attn_w#"),
@@ -164,12 +177,15 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("auraflow", "cond_seq_linear"),
     ("sd3", "joint_blocks_#"),
     ("qwen-image-2.1", "txt_in_text_norm"),
-    ("mage-flow", "^txt_norm", "^transformer_blocks_#_img_mlp_w#"),
+    ("lens", "^transformer_blocks_#_img_mlp_w#", "^transformer_blocks_#_attn_norm_added_q"),
+    ("nucleus-image", "^transformer_blocks_#_encoder_proj"),
     ("qwen-image", "^txt_norm", "^transformer_blocks_#_img_"),
     ("minimax-h3", "^token_refiner_"),
     ("mochi", "attn_qkv_x"),
     ("mochi", "t#_yproj"),
     ("mochi", "attnA_add_k_proj"),
+    ("kandinsky6", "visual_transformer_blocks_#_video_dec_block"),
+    ("kandinsky6", "^video_text_transformer_blocks"),
     ("kandinsky5", "visual_transformer_blocks"),
     ("hidream-i1", "double_stream_blocks_#"),
     ("hidream-i1", "single_stream_blocks_#_block"),
@@ -186,6 +202,13 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("hunyuan-dit", "mlp_t#"),
     ("hunyuan-dit", "text_embedding_padding"),
     ("hunyuan-dit", "time_extra_emb"),
+    ("hunyuan-dit", "^blocks_#_attnA_Wqkv"),
+    ("hunyuan3d", "^blocks_#_attnA_k_norm", "^t_embedder_mlp"),
+    ("joyimage", "double_blocks_#_attn_img_attn_qkv"),
+    ("motif-video", "^x_embedder_proj", "^context_embedder_linear", "^single_transformer_blocks"),
+    ("pid", "lq_proj_latent_proj"),
+    ("pixeldit", "core_pixel_embedder"),
+    ("dit", "norm#_emb_class_embedder"),
     ("sana", "mlp_inverted_conv"),
     ("sana", "ff_conv_inverted"),
     ("sana", "cross_attn_q_linear", "attention_y_norm"),
@@ -194,6 +217,7 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("ltx-2", "av_c"),
     ("ltx-2", "audio_to_video_attn"),
     ("ltx-video", "patchify_proj"),
+    ("ltx-video", "^time_embed_emb_timestep_embedder", "^caption_projection_linear"),
     ("glm-image", "glyph_projector"),
     ("wan", "head_modulation"),
     ("wan", "condition_embedder_time", "!^double_blocks"),
@@ -205,6 +229,9 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("stable-cascade-v1-decoder", "effnet_mapper"),
     ("stable-cascade-v1-decoder", "clip_mapper", "^embedding"),
     ("wuerstchen-v2-prior", "^cond_mapper"),
+    ("i2vgen-xl", "image_latents_proj_in", "temp_attentions"),
+    ("modelscope", "temp_attentions"),
+    ("deepfloyd-if", "add_embedding_pool"),
     ("svd", "time_stack"),
     ("svd", "temporal_transformer_blocks"),
     ("kandinsky2", "add_embedding_image_norm"),
@@ -233,7 +260,7 @@ def _cosmos(n: Network) -> Family | None:
     more = ("^blocks_#_cross_attn_k_proj", "^blocks_#_cross_attn_q_proj", "^blocks_#_self_attn_q_proj", "_mlp_layer#")
     if not any(n.has(sign) for sign in (*signs, *more)):
         return None
-    if (n.input("_attn_q_proj", "mlp_layer#", "_attn_output_proj") or 0) == 5120:
+    if n.hidden("_attn_q_proj") == 5120 or n.input("mlp_layer#", "_attn_output_proj") == 5120:
         return Family("cosmos-predict2", "cosmos-predict2-14b")
     if n.adapter:
         note = "Anima and Cosmos-Predict2 2B share these layers; Anima is the common one"
@@ -244,7 +271,7 @@ def _cosmos(n: Network) -> Family | None:
 def _hunyuan(n: Network) -> Family | None:
     if n.has("txt_in_individual_token_refiner") or n.has("context_embedder_token_refiner"):
         patch = n.shape("^img_in_proj", "^x_embedder_proj")
-        if (patch and len(patch) == 4) or n.input("^transformer_blocks_#_attn_to_q") == 3584:
+        if (patch and len(patch) == 4) or n.hidden("^transformer_blocks_#_attn_to_q") == 3584:
             return Family("hunyuan-image", "hunyuan-image-2.1")
         newer = n.has("vision_in") or n.has("^cond_type_embed")
         return Family("hunyuan-video", "hunyuan-video-1.5" if newer else "hunyuan-video")
@@ -288,7 +315,8 @@ def _flux_original(n: Network) -> Family:
 
 def _flux_diffusers(n: Network) -> Family:
     singles, doubles = n.blocks.get("single_transformer_blocks", 0), n.blocks.get("transformer_blocks", 0)
-    width = n.input("single_transformer_blocks_#_attn_to_", "^transformer_blocks_#_attn_to_") or 3072
+    width = n.input("single_transformer_blocks_#_attn_to_", "^transformer_blocks_#_attn_to_")
+    width = width or n.output("transformer_blocks_#_attn_to_q") or 3072
     if n.has("single_transformer_blocks_#_ff_linear_#") or n.has("single_transformer_blocks_#_ff_out_projection"):
         return Family("auraflow", "auraflow-v1")
     if width in (4096, 6144) and not n.has("single_transformer_blocks_#_proj_mlp"):
@@ -315,23 +343,36 @@ def _mmdit(n: Network) -> Family | None:
         return Family("qwen-image-2.1", "qwen-image-2.1") if newer else Family("qwen-image", "Qwen-Image")
     if not n.has("^transformer_blocks_#_attn_"):
         return None
+    width = n.hidden("^transformer_blocks_#_attn_to_q")
+    width = width or n.input("^transformer_blocks_#_attn_to_", "_blocks_#_attn_add") or n.output("_blocks_#_attn_add")
     if not n.adapter:
-        return _member("sd3", n) if n.has("^pos_embed_proj", "^context_embedder") else None
-    width = n.input("^transformer_blocks_#_attn_to_q", "^transformer_blocks_#_attn_to_", "_blocks_#_attn_add")
+        if n.has("^pos_embed_proj", "^context_embedder"):
+            return _member("sd3", n)
+        guide = n.has("^x_embedder", "^context_embedder", "^time_text_embed") and width == 3072
+        return _member("flux1", n) if guide else None  # a ControlNet of double blocks only
     count = n.blocks.get("transformer_blocks", 0)
-    if n.has("attn_to_gate") or width == 6144:
+    added = n.has("_attn_add_") or n.has("_attn_to_add_out")  # the other stream: one-stream models have none
+    if n.has("attn_to_gate"):
         return Family("krea2", "Krea-2")
+    if width in (4096, 6144) and added:
+        return _member("flux2", n)
+    if width == 6144:
+        note = "Krea 2 and half of Flux.2 dev share these layers"
+        return Family("krea2", "Krea-2", note, ("flux2",))
     if width in (1536, 2432, 1152) or (width is None and n.has("ff_context") and count in (24, 38)):
         return _member("sd3", n)
     if width == 2048:
         return Family("hunyuan-video", "hunyuan-video-1.5")
     if width == 4096:
-        return Family("qwen-image-2.1", "qwen-image-2.1")
-    if n.adapter and not n.unwrapped and count <= 19 and width == 3072:
-        note = "only double blocks are trained, which Qwen-Image names alike"
-        return Family("flux1", "Flux.1-dev", note, ("qwen-image",))
-    if width == 3072 or count > 38:
-        return Family("qwen-image", "Qwen-Image")
+        note = "Qwen-Image 2.1 and half of Flux.2 klein 9B share these layers"
+        return Family("qwen-image-2.1", "qwen-image-2.1", note, ("flux2",))
+    if width == 5376:
+        return Family("minimax-h3", "minimax-h3")
+    if not n.unwrapped and count <= 19 and width == 3072:
+        note = "only double blocks are trained, which Qwen-Image and Flux.2 klein name alike"
+        return Family("flux1", "Flux.1-dev", note, ("qwen-image", "flux2"))
+    if width == 3072 or (width is None and count > 38):
+        return Family("qwen-image", "Qwen-Image", others=("flux1",) if count <= 19 else ())
     return Family("sd3", "stable-diffusion-v3-medium") if n.has("ff_context") else None
 
 
@@ -341,8 +382,9 @@ def _lumina(n: Network) -> Family | None:
     if not any(n.has(sign) for sign in (signs + layers if n.adapter else signs)):
         return None
     width = n.output("^x_embedder$") or n.output(
-        "^layers_#_attention_out", "^layers_#_attention_to_out", "attention_wo"
-    )
+        "^layers_#_attention_out", "^layers_#_attention_to_out", "attention_wo", "^layers_#_attention_to_q",
+        "^layers_#_attn_to_q",
+    )  # fmt: skip
     width = width or n.input(
         "^layers_#_attention_qkv", "^layers_#_attention_to_q", "^layers_#_feed_forward_w#", "^layers_#_attn_to_q"
     )
@@ -354,7 +396,8 @@ def _lumina(n: Network) -> Family | None:
         return Family("lumina2", "lumina-2")
     if width == 3840 or n.has("^x_pad_token") or n.has("^cap_pad_token") or (width is None and n.adapter):
         return Family("z-image", "Z-Image")
-    return Family("lumina2", "lumina-2") if n.has("^cap_embedder", "^noise_refiner") else None
+    captions = n.has("^cap_embedder", "^noise_refiner") or n.has("^time_caption_embed", "^noise_refiner")
+    return Family("lumina2", "lumina-2") if captions else None
 
 
 def _wan_like(n: Network) -> Family | None:
@@ -365,7 +408,7 @@ def _wan_like(n: Network) -> Family | None:
     if n.has("^blocks_#_cross_attn_") or n.has("^blocks_#_self_attn_") or n.has("^blocks_#_ffn_"):
         return _member("wan", n)
     if n.has("^blocks_#_attnA_to_") or n.has("^blocks_#_attnB_to_"):
-        width = n.input("^blocks_#_attnA_to_q", "^blocks_#_attnA_to_", "^blocks_#_attnB_to_q")
+        width = n.hidden("^blocks_#_attnA_to_q") or n.input("^blocks_#_attnA_to_", "^blocks_#_attnB_to_q")
         return Family("hunyuan-dit", "hunyuan-dit-v1.2") if width == 1408 else _member("wan", n)
     return None
 
@@ -375,10 +418,21 @@ def _pixart(n: Network) -> Family | None:
         width = n.input("cross_attn_kv_linear", "blocks_#_attn_qkv")
         if width in (2240, 1120):
             return Family("sana", "sana")
-        return _member("pixart-alpha" if _is_alpha(n) else "pixart-sigma", n)
+        return _pixart_member(n)
     if n.has("adaln_single", "pos_embed_proj") or n.has("adaln_single", "caption_projection"):
-        return _member("pixart-alpha" if _is_alpha(n) else "pixart-sigma", n)
+        if n.output("^pos_embed_proj") == 2304:
+            return Family("allegro", "allegro")
+        return _pixart_member(n)
     return None
+
+
+def _pixart_member(n: Network) -> Family:
+    if _is_alpha(n):
+        return Family("pixart-alpha", "pixart-alpha")
+    if not n.adapter:
+        return Family("pixart-sigma", "pixart-sigma")
+    note = "PixArt alpha, PixArt sigma and the small Sana share these layers"
+    return Family("pixart-sigma", "pixart-sigma", note, ("pixart-alpha", "sana"))
 
 
 def _is_alpha(n: Network) -> bool:
@@ -390,18 +444,36 @@ def _attn_blocks(n: Network) -> Family | None:
     """Transformer blocks with attn1 and attn2 at the top: told apart by width alone."""
     if not n.has("^transformer_blocks_#_attnA_") and not n.has("^transformer_blocks_#_attnB_"):
         return None
-    width = n.input("^transformer_blocks_#_attnA_to_q", "^transformer_blocks_#_attnA_to_", "attnB_to_q", "attnB_to_out")
+    width = n.hidden("^transformer_blocks_#_attnA_to_q") or n.input("^transformer_blocks_#_attnA_to_")
+    width = width or n.hidden("^transformer_blocks_#_attnB_to_q", "^transformer_blocks_#_attnB_to_out")
     if n.has("patch_embed_text_proj"):
-        return Family("cogview4", "cogview4") if width == 2560 else Family("cogvideox", "cogvideox")
-    if n.has("^time_embed_t_embedder") or width == 5120:
-        return Family("cosmos-predict2", "cosmos-predict2")
-    if not n.adapter and not n.has("scale_shift_table", "^caption_projection"):
-        return None
+        if n.has("time_condition_embed"):
+            return Family("cogview4", "cogview4") if width == 4096 else Family("cogview3", "cogview3-plus")
+        return Family("cogvideox", "cogvideox")
+    text = n.input("^transformer_blocks_#_attnB_to_k", "^transformer_blocks_#_attnB_to_v")
+    if n.has("^time_embed_t_embedder") or width == 5120 or text == 1024:
+        if width == 4096 or n.has("^learnable_pos_embed"):
+            return Family("cosmos1", "cosmos-1")
+        return Family("cosmos-predict2", {2048: "cosmos-predict2-2b"}.get(width or 0, "cosmos-predict2-14b"))
+    if not n.adapter:
+        if not n.has("scale_shift_table", "^caption_projection"):
+            return None
+        return Family("ltx-video", "ltx-video") if width == 4096 else _member_of_width(n, width)
     if width == 3072 and n.blocks.get("transformer_blocks") == 48:
         return _member("mochi", n)
+    if width == 4096 and n.has("attnB"):
+        return Family("ltx-2", "ltx-video-2", "LTX-2 and LTX-Video 13B share these layers", ("ltx-video",))
+    if width == 4096:
+        return Family("cogview4", "cogview4", "CogView4 and GLM-Image share these layers", ("glm-image",))
+    if width == 1152:
+        return _pixart_member(n)
+    return _member_of_width(n, width)
+
+
+def _member_of_width(n: Network, width: int | None) -> Family | None:
     names = {
-        1152: "pixart-sigma", 2240: "sana", 1920: "cogvideox", 3072: "cogvideox", 2560: "cogview4", 4096: "ltx-2",
-        2048: "ltx-video",
+        1152: "pixart-sigma", 2240: "sana", 1920: "cogvideox", 3072: "cogvideox", 2560: "cogview3",
+        2048: "ltx-video", 2304: "allegro", 1536: "stable-audio",
     }  # fmt: skip
     return _member(names[width], n) if width in names else None
 
@@ -422,6 +494,9 @@ def _unet(n: Network) -> Family | None:
     parts = ("down_blocks_#", "up_blocks_#", "mid_block", "input_blocks_#", "output_blocks_#", "middle_block")
     if not any(n.has(part) for part in parts):
         return None
+    if n.has("_attentions_#_to_") or n.has("_attentions_#_add_k_proj"):  # attention without a transformer around it
+        read = n.input("_attentions_#_add_k_proj", "_attentions_#_add_v_proj")
+        return {4096: Family("deepfloyd-if", "deepfloyd-if"), 768: Family("kandinsky2", "kandinsky2")}.get(read or 0)
     vector = n.input("^label_emb_#_#", "^add_embedding_linear_#", "^class_embedding_linear_#")
     kind = _VECTORS.get(vector or 0) or _CONTEXT.get(text_width(n) or 0)
     if kind is None:
@@ -469,12 +544,14 @@ def _by_blocks(n: Network) -> Family | None:
 
 
 def _member(name: str, n: Network) -> Family:
+    if name == "qwen-image" and n.output("^txt_norm$") == 2560:
+        return Family("mage-flow", "mage-flow")
     decide = _MEMBERS.get(name)
     architecture = decide(n) if decide else ARCHITECTURES.get(name, name)
     return Family(name, architecture, others=_SAME_LAYERS.get(name, ()) if n.adapter else ())
 
 
-_SAME_LAYERS = {"flux1": ("chroma1", "longcat-image", "bria"), "sdxl": ("kolors",)}
+_SAME_LAYERS = {"flux1": ("chroma1", "longcat-image", "bria", "ovis"), "sdxl": ("kolors",)}
 
 
 def _unet_member(base: str, n: Network) -> str:
@@ -518,14 +595,20 @@ def _wan_member(n: Network) -> str:
     if shape:
         width = shape[-1]
     size = {1536: "1.3b", 3072: "5b", 5120: "14b"}.get(width or 0)
+    channels = n.input("^patch_embedding$")
+    version = "2_2" if size == "5b" else "2_1"
     if n.has("^vace_"):
         task = "vace"
+    elif n.has("^face_adapter") or n.has("^face_encoder"):
+        task, version = "animate", "2_2"
+    elif n.has("casual_audio_encoder"):
+        task, version = "speech2video", "2_2"
     elif n.has("img_emb") or n.has("cross_attn_k_img") or n.has("add_k_proj"):
         task = "image2video"
+    elif channels == 36:
+        task, version = "image2video", "2_2"  # the picture is read as latents only
     else:
-        channels = n.input("^patch_embedding$")
-        task = "image2video" if channels == 36 else "text2video"
-    version = "2_2" if size == "5b" else "2_1"
+        task = "text2video"
     return f"wan-{version}-{task}" + (f"-{size}" if size else "")
 
 
@@ -608,6 +691,7 @@ _HUB_MEMBERS: Mapping[str, str] = {
     "Flux.2-klein-9b": "Flux.2 Klein 9B", "wan-2_1-text2video-1.3b": "Wan Video 1.3B t2v",
     "wan-2_1-text2video-14b": "Wan Video 14B t2v", "wan-2_1-image2video-14b": "Wan Video 14B i2v 480p",
     "wan-2_2-text2video-5b": "Wan Video 2.2 TI2V-5B", "wan-2_2-image2video-5b": "Wan Video 2.2 TI2V-5B",
+    "wan-2_2-image2video-14b": "Wan Video 2.2 I2V-A14B",
 }  # fmt: skip
 
 
