@@ -86,7 +86,7 @@ def run(asked: argparse.Namespace, files: golden.Files) -> list[golden.Report]:
                     print("| " + " | ".join(row(report)) + " |", flush=True)
                 for name in report.unknown:
                     print(f"  {report.case}: setting `{name}` is not read here", file=sys.stderr)
-                for problem in report.problems:
+                for problem in report.problems + report.notes:
                     print(f"  {report.case} {flavour}: {problem}", file=sys.stderr)
     return reports
 

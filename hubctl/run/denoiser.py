@@ -56,22 +56,23 @@ def conditioning(
 ) -> Conds:  # fmt: skip
     """Encode a pass's prompts. `size` = (width, height) of this pass; `calls` = N of the first pass."""
 
-    def timeline(text: str, weight: float = 1.0) -> Timeline:
+    def timeline(text: str, weight: float = 1.0, *, blank_is_zero: bool = False) -> Timeline:
         entries: tuple[tuple[int, str], ...] = ((hires_calls or calls, text),)
         if plan.flavour != "comfy":
             entries = prompt.schedule(text, calls, hires_calls=hires_calls, old=plan.old_timelines)
         encoded = encoder.encode([entry for _, entry in entries])
+        if blank_is_zero and not any(entry for _, entry in entries):
+            encoded = [_zeros(one) for one in encoded]
         return Timeline(weight, tuple((end, c) for (end, _), c in zip(entries, encoded, strict=True)))
 
     parts = prompt.split_and(positive) if plan.flavour != "comfy" else ((positive, 1.0),)
-    conds = Conds([timeline(text, weight) for text, weight in parts], timeline(negative))
+    blank_is_zero = encoder.model.family == "sdxl" and plan.flavour != "comfy"
+    conds = Conds([timeline(text, weight) for text, weight in parts], timeline(negative, blank_is_zero=blank_is_zero))
     if plan.pad_conds == "empty":
         conds.empty = encoder.encode([""])[0].tokens
     model = encoder.model
     if model.is_xl:
         conds.time_ids, conds.negative_time_ids = (_time_ids(model, size, plan.crop, score) for score in AESTHETIC)
-    if model.family == "sdxl" and not negative and plan.flavour != "comfy":
-        conds.negative = Timeline(1.0, tuple((end, _zeros(c)) for end, c in conds.negative.entries))
     return conds
 
 
@@ -160,9 +161,10 @@ class Denoiser:
         blend = self.blend
         if blend is not None and blend.noise is not None:
             x = blend.noised_over(x, level)
-        outputs = self._outputs(x * (1 / (level**2 + 1) ** 0.5), t, level)
+        skipped = self._skipped(level)
+        outputs = self._outputs(x * (1 / (level**2 + 1) ** 0.5), t, level, skipped)
         denoised = [self._denoised(x, out, level, t) for out in outputs]
-        result = self._guided(denoised, level)
+        result = self._guided(denoised, skipped, torch.zeros_like(x))
         if blend is not None and not blend.before:
             result = blend.over(result)
         self.last = result
@@ -182,10 +184,11 @@ class Denoiser:
             x = blend.noised_over(x / alpha**0.5, level) * alpha**0.5
         elif blend is not None and blend.before:
             x = blend.over(x)
-        outputs = self._outputs(x, t, level)
+        skipped = self._skipped(t if self.plan.flavour == "a1111" else level)  # A1111 holds the timestep against NGMS
+        outputs = self._outputs(x, t, level, skipped)
         if self.model.prediction == "v":
             outputs = [alpha**0.5 * out + (1 - alpha) ** 0.5 * x for out in outputs]
-        result = self._guided(outputs, level)
+        result = self._guided(outputs, skipped, x / (alpha**0.5 * level))
         if blend is not None and blend.noise is not None:
             scaled = x / alpha**0.5
             result = (scaled - blend.over(scaled - level * result)) / level
@@ -212,17 +215,16 @@ class Denoiser:
     # --- guidance ---
 
     def _skipped(self, level: float) -> bool:
-        """NGMS and Skip Early CFG: this call goes without the negative prompt."""
+        """NGMS and Skip Early CFG: whether this call goes without the negative prompt."""
         plan = self.plan
         if plan.skip_early and self.call / max(self.progress_calls, 1) <= plan.skip_early:
             return True
         return bool(plan.ngms and level < plan.ngms and (self.call % 2 or plan.ngms_all))
 
-    def _outputs(self, x: Tensor, t: float, level: float) -> list[Tensor]:
+    def _outputs(self, x: Tensor, t: float, level: float, skipped: bool) -> list[Tensor]:
         """UNet outputs of each positive part, then of the negative where it is needed."""
         indexes = [prompt.at_call(part.entries, self.call) for part in self.conds.parts]
-        alone = self._skipped(level) or (self.cfg_scale == 1 and self._one_is_enough())
-        if not alone or self.keep_uncond:
+        if not (skipped or (self.cfg_scale == 1 and self._one_is_enough())):
             indexes.append(prompt.at_call(self.conds.negative.entries, self.call))
         key = (len(x), *indexes)
         if key not in self._contexts:
@@ -231,19 +233,18 @@ class Denoiser:
         return [out for one in self._contexts[key] for out in self._unet(x, t, *one).chunk(len(one[0]) // len(x))]
 
     def _one_is_enough(self) -> bool:
-        """At scale 1 the negative changes nothing, or is left out all the same (Forge, ComfyUI)."""
-        return self.plan.flavour != "a1111" or [part.weight for part in self.conds.parts] == [1.0]
+        """At scale 1 the negative changes nothing, or is left out all the same (Forge; ComfyUI but for CFG++)."""
+        if self.plan.flavour == "forge":
+            return True
+        return not self.keep_uncond and [part.weight for part in self.conds.parts] == [1.0]
 
-    def _guided(self, outputs: Sequence[Tensor], level: float) -> Tensor:
+    def _guided(self, outputs: Sequence[Tensor], skipped: bool, nothing: Tensor) -> Tensor:
+        """Parts and negative put together. `nothing`: an estimate of 0, Forge's negative where it is left out."""
         parts = self.conds.parts
         weights = [part.weight for part in parts]
-        uncond = outputs[-1] if len(outputs) > len(parts) else None
-        self.uncond = uncond
-        scale = 1.0 if self._skipped(level) else self.cfg_scale
-        if uncond is None and (scale != 1 or self.plan.flavour == "a1111"):
-            uncond = outputs[0]  # A1111 lets the first part stand for the negative
-        if uncond is None:
-            return sum((w * out for w, out in zip(weights, outputs, strict=True)), start=torch.zeros_like(outputs[0]))
+        scale = 1.0 if skipped else self.cfg_scale
+        missing = outputs[0] if self.plan.flavour == "a1111" else nothing  # A1111's is the first part
+        uncond = self.uncond = outputs[-1] if len(outputs) > len(parts) else missing
         if len(parts) == 1 and weights == [1.0] and scale == 1:
             return outputs[0]
         result = uncond

@@ -80,6 +80,15 @@ class Embedding:
         return int(self.vectors[0].shape[0])
 
 
+class _OldParameters:
+    """What stands where the first trainers' ParameterDict stood: keeps its tensors, runs nothing of it."""
+
+    found: dict[str, Tensor] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.found = state.get("_parameters") if isinstance(state, dict) else None
+
+
 def load_embedding(path: Path, name: str) -> Embedding:
     """`.pt` (string_to_param), safetensors (emb_params, clip_l with clip_g), diffusers' one-key `.bin`.
 
@@ -95,11 +104,15 @@ def load_embedding(path: Path, name: str) -> Embedding:
         data: Any = load_file(path)
     else:
         try:
-            data = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(_OldParameters, "torch.nn.modules.container.ParameterDict")]):
+                data = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise UnsafeFile(f"`{path.name}` holds more than tensors: {type(error).__name__}") from None
-    if isinstance(data, dict) and isinstance(data.get("string_to_param"), dict):
-        data = {"*": next(iter(data["string_to_param"].values()))}
+    param = data.get("string_to_param") if isinstance(data, dict) else None
+    if isinstance(param, _OldParameters):
+        param = param.found
+    if isinstance(param, dict) and param:
+        data = {"*": next(iter(param.values()))}
     if isinstance(data, dict) and "clip_l" in data and "clip_g" in data:
         return Embedding(name, (data["clip_l"].float(), data["clip_g"].float()))
     found = data.get("emb_params") if isinstance(data, dict) else None
@@ -240,7 +253,7 @@ class Encoder:
                 deep = skip
             return hidden[-min(deep, len(hidden))]
         if self.model.family == "sd2":
-            deep = 1 + skip if self.forge else 2
+            deep = 1 + skip if self.forge else max(skip, 2) if self.comfy else 2
             return norm(hidden[-min(deep, len(hidden))])  # type: ignore[no-any-return]
         return last if skip == 1 else norm(hidden[-min(skip, len(hidden))])
 

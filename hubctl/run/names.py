@@ -32,6 +32,9 @@ UNSUPPORTED: dict[str, str] = {
     "seeds_2": "dpmpp_sde",
     "seeds_3": "dpmpp_3m_sde",
     "sa_solver": "dpmpp_3m_sde",
+    "sa_solver_pece": "dpmpp_3m_sde",
+    "exp_heun_2_x0": "heun",
+    "exp_heun_2_x0_sde": "dpmpp_sde",
 }
 
 LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {

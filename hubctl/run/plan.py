@@ -118,7 +118,7 @@ class RunPlan:
     batch: int = 1
     iterations: int = 1
     init_image: str | None = None
-    resize_mode: str = "stretch"  # stretch · crop · fill
+    resize_mode: str = "stretch"  # stretch · crop · fill · latent
     exact_steps: bool = False  # img2img makes as many steps as are asked
     mask: str | None = None  # white: made anew
     mask_blur: float = 4
@@ -198,6 +198,8 @@ def build(
     chosen = flavour or _flavour(parameters.generator)
     version = _version(parameters.generator) if chosen == "a1111" else None
     deviations = [*_extension_deviations(raw), *_tag_deviations(parameters)]
+    if parameters.generator.name not in OURS:
+        deviations.append(f"made by {parameters.generator.name}, whose rules are not known here: A1111's were used")
     sampler, schedule = _sampler(parameters, raw, chosen, deviations)
     files = _Files(parameters, locate)
     width, height = _size(parameters)
@@ -240,7 +242,7 @@ def build(
         sgm_noise=_flag(raw, "SGM noise multiplier"),
         emphasis=str(raw.get("Emphasis", "Original")),
         old_timelines=_flag(raw, "Old prompt editing timelines")
-        or (version is not None and version < (1, 6) and "[" in parameters.prompt),
+        or (version is not None and version < V1_6 and "[" in parameters.prompt),
         old_counts=_old_counts(parameters, raw, version, sampler),
         pad_conds=_pad_conds(raw, version, sampler) if chosen == "a1111" else None,
         ngms=_number(raw, "NGMS", 0.0),
@@ -249,7 +251,7 @@ def build(
         tiling=_flag(raw, "Tiling") and chosen == "a1111",
         zero_terminal_snr=raw.get("Noise Schedule") == "Zero Terminal SNR",
         downcast_alphas=chosen == "a1111"
-        and (_flag(raw, "Downcast alphas_cumprod") or (version is not None and version < (1, 7, 0, 225))),
+        and (_flag(raw, "Downcast alphas_cumprod") or (version is not None and version < V1_7_225)),
         beta_alpha=_number(raw, "Beta schedule alpha", 0.6),
         beta_beta=_number(raw, "Beta schedule beta", 0.6),
         unipc=_unipc(raw, sampler, deviations),
@@ -257,7 +259,7 @@ def build(
         refiner_at=parameters.refiner.switch_at if parameters.refiner else None,
         refiner_by_steps=chosen == "forge"
         or _flag(raw, "Refiner switch by sampling steps")
-        or (version is not None and version < (1, 8)),
+        or (version is not None and version < V1_8),
         refiner_pass=str(raw.get("Hires refiner", "second pass")),
         hires=hires,
         init_image=str(init_image) if init_image else None,
@@ -278,6 +280,24 @@ def build(
     return replace(plan, deviations=tuple(dict.fromkeys(deviations)))
 
 
+V1_6, V1_7_225, V1_8, V1_9 = (1, 6, 0, 0), (1, 7, 0, 225), (1, 8, 0, 0), (1, 9, 0, 0)
+# Programs whose pictures these rules are for; others' are made by A1111's, and that is said
+OURS = frozenset(
+    {
+        None,
+        "A1111",
+        "Forge",
+        "reForge",
+        "Forge Classic",
+        "Forge Neo",
+        "ComfyUI",
+        "Stability Matrix",
+        "Civitai",
+        "hubctl",
+    }
+)
+
+
 def _flavour(generator: Generator) -> str:
     name, version = (generator.name or "").lower(), generator.version or ""
     if name == "comfyui":
@@ -288,11 +308,13 @@ def _flavour(generator: Generator) -> str:
 
 
 def _version(generator: Generator) -> tuple[int, ...] | None:
-    """`v1.7.0-225-gabc` → (1, 7, 0, 225); anything else (all Forge ones) → None."""
+    """`v1.7.0-225-gabc` → (1, 7, 0, 225), a candidate `v1.6.0-RC` → (1, 6, 0, −1); all others (Forge's too) → None."""
     if (generator.name or "A1111") != "A1111":
         return None
-    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)(?:-(\d+))?", generator.version or "")
-    return tuple(int(part or 0) for part in found.groups()) if found else None
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)(?:-?(rc)|-(\d+))?", generator.version or "", re.IGNORECASE)
+    if not found:
+        return None
+    return (int(found[1]), int(found[2]), int(found[3]), -1 if found[4] else int(found[5] or 0))
 
 
 def _joined_names(generator: Generator) -> bool:
@@ -327,7 +349,13 @@ def _tag_deviations(parameters: GenerationParameters) -> Iterator[str]:
 
 
 def _picture_deviations(plan: RunPlan, raw: Mapping[str, Any]) -> Iterator[str]:
+    from hubctl.run.prompt import split_and
+
     strength = plan.denoise
+    if plan.flavour == "forge" and len(parts := split_and(plan.prompt)) > 1 and not sum(w for _, w in parts):
+        yield "the weights of AND add up to 0, by which Forge divides: its picture was of no numbers at all"
+    if plan.flavour == "forge" and plan.sampler == "ddpm" and plan.rng == "nv" and raw.get("RNG") == "NV":
+        yield "Forge's DDPM drew its noise from a generator nobody recorded: every step differs"
     if plan.init_image is None and plan.hires is None and strength is not None and 0 < strength < 1:
         yield "the picture was made from another picture (img2img), which its settings do not carry"
     if plan.mask is None and any(key in raw for key in ("Mask blur", "Inpaint area", "Masked content", "Mask mode")):
@@ -355,7 +383,7 @@ COMFY_SAMPLERS = {"ddim": "euler"}  # ComfyUI's ddim is Euler on whatever schedu
 def _sampler(
     parameters: GenerationParameters, raw: Mapping[str, Any], flavour: str, deviations: list[str]
 ) -> tuple[str, str | None]:
-    from hubctl.run.names import AUTOMATIC, AVAILABLE_SCHEDULES, UNSUPPORTED
+    from hubctl.run.names import AUTOMATIC, AVAILABLE_SCHEDULES
 
     sampler, schedule = parameters.sampler, parameters.schedule
     if sampler is None and parameters.sampler_label:
@@ -373,9 +401,9 @@ def _sampler(
         if sampler.startswith("uni_pc"):
             deviations.append("ComfyUI's UniPC steps on the chosen schedule: the WebUI's own grid was used")
         sampler = COMFY_SAMPLERS.get(sampler, sampler)
-    if sampler in UNSUPPORTED:
-        deviations.append(f"{sampler_label(sampler)} is not available: {sampler_label(UNSUPPORTED[sampler])} was used")
-        sampler = UNSUPPORTED[sampler]
+    sampler = _available(sampler, deviations)
+    if schedule is None and not _means_automatic(parameters.schedule_label):
+        deviations.append(f"schedule {parameters.schedule_label} is not known: the sampler's default was used")
     if schedule is not None and schedule not in AVAILABLE_SCHEDULES:
         deviations.append(f"schedule {schedule_label(schedule)} is not available: the sampler's default was used")
         schedule = None
@@ -386,6 +414,19 @@ def _sampler(
     return sampler, schedule
 
 
+def _available(sampler: str, deviations: list[str]) -> str:
+    """The sampler, or the nearest one there is, and that is said."""
+    from hubctl.run.names import UNSUPPORTED
+
+    if sampler in UNSUPPORTED:
+        deviations.append(f"{sampler_label(sampler)} is not available: {sampler_label(UNSUPPORTED[sampler])} was used")
+    return UNSUPPORTED.get(sampler, sampler)
+
+
+def _means_automatic(label: str | None) -> bool:
+    return (label or "").strip().casefold() in {"", "automatic", "default", "none", "use same scheduler"}
+
+
 def _old_counts(
     parameters: GenerationParameters, raw: Mapping[str, Any], version: tuple[int, ...] | None, sampler: str
 ) -> bool:
@@ -393,11 +434,11 @@ def _old_counts(
     if version is None:
         return False
     bare = sampler in {"dpm_2", "dpm_2_ancestral"} and parameters.schedule is None and "Schedule type" not in raw
-    return version < (1, 6) or (bare and version < (1, 9))
+    return version < V1_6 or (bare and version < V1_9)
 
 
 def _pad_conds(raw: Mapping[str, Any], version: tuple[int, ...] | None, sampler: str) -> str | None:
-    if _flag(raw, "Pad conds v0") or (version is not None and version < (1, 6) and sampler in {"ddim", "plms"}):
+    if _flag(raw, "Pad conds v0") or (version is not None and version < V1_6 and sampler in {"ddim", "plms"}):
         return "v0"
     return "empty" if _flag(raw, "Pad conds") else None
 
@@ -530,14 +571,15 @@ def _hires(
         if model is None:
             deviations.append(f"upscaler {upscaler} {why}: Lanczos was used")
             upscaler = "Lanczos"
+    sampler, schedule = _hires_sampler(parameters, raw, deviations)
     plan = HiresPlan(
         width=int(width * (hires.upscale or 1)),
         height=int(height * (hires.upscale or 1)),
         steps=hires.steps or parameters.steps or 20,
         upscaler=upscaler,
         denoise=next((d for d in (hires.denoise, parameters.denoise) if d is not None), 0.7),
-        sampler=hires.sampler,
-        schedule=hires.schedule,
+        sampler=sampler,
+        schedule=schedule,
         prompt=hires.prompt,
         negative_prompt=hires.negative_prompt,
         cfg_scale=hires.cfg_scale,
@@ -546,6 +588,29 @@ def _hires(
     if hires.width or hires.height:
         plan = _covering(plan, (width, height), (hires.width or 0, hires.height or 0))
     return (width, height), plan
+
+
+def _hires_sampler(
+    parameters: GenerationParameters, raw: Mapping[str, Any], deviations: list[str]
+) -> tuple[str | None, str | None]:
+    """The second pass's own sampler and schedule; before 1.9 a bare name had its schedule in it."""
+    from hubctl.run.names import AVAILABLE_SCHEDULES
+
+    hires, label = parameters.hires, str(raw.get("Hires sampler") or "")
+    assert hires is not None
+    sampler, schedule = hires.sampler, hires.schedule
+    if sampler is None:
+        if label.strip().casefold() not in {"", "use same sampler"}:
+            deviations.append(f"sampler {label} of the second pass is not known: the first pass's was used")
+    else:
+        sampler = _available(sampler, deviations)
+        if schedule is None and "Hires schedule type" not in raw and _joined_names(parameters.generator):
+            schedule = "karras" if sampler == "restart" else "uniform"
+    said = raw.get("Hires schedule type")
+    if schedule not in AVAILABLE_SCHEDULES and not _means_automatic(str(said or "")):
+        deviations.append(f"schedule {said} of the second pass is not known: the first pass's was used")
+        schedule = None
+    return sampler, schedule
 
 
 def _upscaler(name: str, locate: Locate) -> tuple[str | None, str]:

@@ -23,7 +23,7 @@ from hubctl.run import devices, loader, pictures, prompt, samplers
 from hubctl.run.denoiser import Blend, Call, Conds, Denoiser, conditioning
 from hubctl.run.encode import Encoder, load_embedding
 from hubctl.run.lora import Adapters
-from hubctl.run.noise import BatchNoise, ImageNoise, Rng, brownian
+from hubctl.run.noise import BatchNoise, ImageNoise, NoiseSource, Rng, brownian
 from hubctl.run.pictures import decode, encode_image
 from hubctl.run.plan import HiresPlan, RunPlan
 from hubctl.run.sigmas import SigmaTable, alphas_cumprod, hires_steps, img2img_steps, sigmas_for
@@ -240,6 +240,13 @@ class Batch:
             self.model, self.table, self.alphas, conds, scale, self.plan, lcm=name == "lcm", keep_uncond=info.uncond
         )
 
+    def stray_noise(self, like: Tensor) -> samplers.Noise:
+        """Forge's DDPM draws for the whole batch from the global generator: the card's, seeded with the first noise."""
+        if self.plan.stray_seed is not None:
+            return lambda *_: torch.randn(like.shape, generator=self.stray).to(like.device)
+        drawn = NoiseSource("nv", (self.seeds[-1] + 100000) % 65536)
+        return lambda *_: drawn.randn(like.shape).to(like.device)
+
     def blend(self, original: Tensor, mask: Tensor, name: str) -> Blend:
         if self.plan.flavour == "a1111":
             return Blend(original, mask, before=samplers.SAMPLERS[name].family == "ddim")
@@ -268,7 +275,8 @@ class Batch:
         """σ list of a sampler and schedule."""
         plan = self.plan
         comfy = plan.flavour == "comfy"
-        table = SigmaTable(self.table.sigmas[19::20], quantize=True) if name == "lcm" and not comfy else self.table
+        distilled = name == "lcm" and not comfy and schedule != "turbo"  # Turbo goes by the model's own table
+        table = SigmaTable(self.table.sigmas[19::20], quantize=True) if distilled else self.table
         return sigmas_for(
             schedule or info.automatic,
             steps,
@@ -331,10 +339,12 @@ class Batch:
         if info.uncond:
             options["uncond"] = lambda: denoiser.uncond
         source: samplers.Noise = lambda *_: noise.like(x)  # noqa: E731
+        if plan.flavour == "forge" and info.function is samplers.sample_ddpm:
+            source = self.stray_noise(x)
         if info.noise == "brownian":
-            positive = levels[levels > 0]
-            low, high = float(positive.min()), float(levels.max())
             comfy = plan.flavour == "comfy"
+            spanned = kept if comfy else levels
+            low, high = float(spanned[spanned > 0].min()), float(spanned.max())
             source = brownian(
                 x, low, high, self.seeds, _rng((plan.step_rng if comfy else None) or plan.rng), joint=comfy
             )
@@ -364,7 +374,7 @@ class Batch:
         if not len(grid):  # so little strength that no timestep is left
             return x
         if name.startswith("uni_pc"):
-            start = 1.0 if begun is None else (int(grid[-1]) + 1) / 1000
+            start = 1.0 if begun is None else float(grid[-1] / 1000 + 1 / 1000)  # in float32, as the reference adds
             options = {"variant": "bh2" if name == "uni_pc_bh2" else "bh1", **plan.unipc}
             return samplers.sample_uni_pc(denoiser.eps, x, len(grid), self.alphas, start=start, on_step=tick, **options)
         if name == "plms":

@@ -35,11 +35,11 @@ def ignore(index: int, total: int) -> None:
 
 
 def ancestral_step(sigma: Tensor, sigma_next: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(σ_down, σ_up) of a step with `eta` of its variance made new."""
+    """(σ_down, σ_up) of a step with `eta` of its variance made new; float32 throughout, as the reference rounds."""
     if not eta:
         return sigma_next, torch.zeros(())
-    up = min(float(sigma_next), eta * float((sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5))
-    return (sigma_next**2 - up**2) ** 0.5, torch.tensor(up)
+    up = torch.minimum(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)
+    return (sigma_next**2 - up**2) ** 0.5, up
 
 
 def _churned(x: Tensor, sigma: Tensor, n: int, noise: Noise, churn: dict[str, float]) -> tuple[Tensor, Tensor]:
@@ -536,13 +536,13 @@ def sample_lcm(
 
 
 def sample_heunpp2(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, **churn: float
+    denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, on_step: OnStep = ignore, **_: float
 ) -> Tensor:
     """Heun++: one, then two, then three slopes a step, weighted by their sigmas."""
     n = len(sigmas) - 1
     top = sigmas[0]
     for i in range(n):
-        x, sigma = _churned(x, sigmas[i], n, noise, churn)
+        sigma = sigmas[i]
         slope = (x - denoise(x, sigma)) / sigma
         dt = sigmas[i + 1] - sigma
         if i + 1 == n:
@@ -688,19 +688,22 @@ def sample_gradient_estimation(
     noise: Noise,
     on_step: OnStep = ignore,
     gamma: float = 2.0,
-    **_: float,
+    uncond: Uncond | None = None,
+    **_: Any,
 ) -> Tensor:
-    """Euler with the slope carried on past its last change (Permenter and Yuan 2023)."""
+    """Euler with the slope carried on past its last change (Permenter and Yuan 2023); with `uncond` its CFG++ form."""
     n = len(sigmas) - 1
     last: Tensor | None = None
     for i in range(n):
         denoised = denoise(x, sigmas[i])
-        slope = (x - denoised) / sigmas[i]
+        slope = (x - (denoised if uncond is None else uncond())) / sigmas[i]
+        step = sigmas[i + 1] - sigmas[i]
         if sigmas[i + 1] == 0:
             x = denoised
         else:
-            ahead = slope if last is None else gamma * slope + (1 - gamma) * last
-            x = x + ahead * (sigmas[i + 1] - sigmas[i])
+            x = x + slope * step if uncond is None else denoised + slope * sigmas[i + 1]
+            if last is not None:
+                x = x + (gamma - 1) * (slope - last) * step
         last = slope
         on_step(i, n)
     return x
@@ -849,7 +852,7 @@ def sample_ddim(
         x0 = (x - math.sqrt(1 - a) * e) / math.sqrt(a)
         direction = uncond() if uncond is not None else e
         x = math.sqrt(a_prev) * x0 + math.sqrt(max(1 - a_prev - spread**2, 0)) * direction
-        if spread:
+        if eta:  # a draw is made even where nothing of it is used
             x = x + spread * noise(0, 0)
         on_step(step, n)
     return x
@@ -917,7 +920,9 @@ def sample_uni_pc(
     times = _unipc_times(skip_type, start, 1 / 1000, steps, lam)
     history: list[tuple[float, Tensor]] = [(times[0], x0(x, times[0]))]
     for step in range(1, steps + 1):
-        used = min(order, step, steps + 1 - step) if lower_order_final else min(order, step)
+        used = min(order, step)
+        if lower_order_final and step >= order:
+            used = min(order, steps + 1 - step)
         corrector = step < steps
         x, model = _unipc_step(x, history, times[step], used, variant, lam, levels, x0 if corrector else None)
         if model is not None:
@@ -1002,13 +1007,15 @@ class SamplerInfo:
     uncond: bool = False  # steps by the negative prompt's part too (CFG++)
 
 
+# What the WebUIs pass on: not every function that knows `s_noise` or `s_churn` is given them
 CHURN = frozenset({"s_churn", "s_tmin", "s_tmax", "s_noise"})
 ETA = frozenset({"eta", "s_noise"})
+ETA_ALONE = frozenset({"eta"})
 SAMPLERS: dict[str, SamplerInfo] = {
     "euler": SamplerInfo(sample_euler, options=CHURN),
-    "euler_ancestral": SamplerInfo(sample_euler_ancestral, options=ETA),
+    "euler_ancestral": SamplerInfo(sample_euler_ancestral, options=ETA_ALONE),
     "heun": SamplerInfo(sample_heun, second_order=True, options=CHURN),
-    "heunpp2": SamplerInfo(sample_heunpp2, options=CHURN),
+    "heunpp2": SamplerInfo(sample_heunpp2),
     "lms": SamplerInfo(sample_lms),
     "dpm_2": SamplerInfo(sample_dpm_2, "karras", second_order=True, discard_penultimate=True, options=CHURN),
     "dpm_2_ancestral": SamplerInfo(
@@ -1023,8 +1030,8 @@ SAMPLERS: dict[str, SamplerInfo] = {
         sample_dpmpp_3m_sde, "exponential", discard_penultimate=True, noise="brownian", options=ETA
     ),
     "dpm_fast": SamplerInfo(dpm_fast, family="range", options=ETA),
-    "dpm_adaptive": SamplerInfo(dpm_adaptive, family="range", options=ETA),
-    "restart": SamplerInfo(sample_restart, "karras", second_order=True, options=frozenset({"s_noise"})),
+    "dpm_adaptive": SamplerInfo(dpm_adaptive, family="range", options=ETA_ALONE),
+    "restart": SamplerInfo(sample_restart, "karras", second_order=True),
     "lcm": SamplerInfo(sample_lcm),
     "ipndm": SamplerInfo(sample_ipndm),
     "ipndm_v": SamplerInfo(sample_ipndm_v),
@@ -1034,6 +1041,8 @@ SAMPLERS: dict[str, SamplerInfo] = {
     "res_multistep": SamplerInfo(sample_res_multistep),
     "res_multistep_ancestral": SamplerInfo(sample_res_multistep_ancestral, options=ETA),
     "res_multistep_cfg_pp": SamplerInfo(sample_res_multistep, uncond=True),
+    "res_multistep_ancestral_cfg_pp": SamplerInfo(sample_res_multistep_ancestral, options=ETA, uncond=True),
+    "gradient_estimation_cfg_pp": SamplerInfo(sample_gradient_estimation, uncond=True),
     "euler_cfg_pp": SamplerInfo(sample_euler_cfg_pp, uncond=True),
     "euler_ancestral_cfg_pp": SamplerInfo(sample_euler_ancestral_cfg_pp, options=ETA, uncond=True),
     "dpmpp_2s_ancestral_cfg_pp": SamplerInfo(sample_dpmpp_2s_ancestral_cfg_pp, options=ETA, uncond=True),

@@ -167,11 +167,12 @@ def beta_on_timesteps(n: int, table: SigmaTable, alpha: float = 0.6, beta_: floa
     return _ended(table.sigmas[torch.as_tensor(list(dict.fromkeys(t.tolist())))])
 
 
-def kl_optimal(n: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """n + 1 levels that end at σmin: no final 0 is added."""
-    share = torch.arange(n + 1) / n
+def kl_optimal(n: int, sigma_min: float, sigma_max: float, *, comfy: bool = False) -> Tensor:
+    """n + 1 levels that end at σmin, and no final 0; ComfyUI's are n and a 0."""
+    share = torch.arange(n) / max(n - 1, 1) if comfy else torch.arange(n + 1) / n
     low, high = torch.arctan(torch.tensor(sigma_min)), torch.arctan(torch.tensor(sigma_max))
-    return torch.tan(share * low + (1.0 - share) * high)
+    levels = torch.tan(share * low + (1.0 - share) * high)
+    return _ended(levels) if comfy else levels
 
 
 def published(n: int, levels: Sequence[float]) -> Tensor:
@@ -247,7 +248,7 @@ def sigmas_for(
         case "beta":
             out = beta(steps, low, high, beta_alpha, beta_beta)
         case "kl_optimal":
-            out = kl_optimal(steps, low, high)
+            out = kl_optimal(steps, low, high, comfy=comfy)
         case "align_your_steps" | "align_your_steps_11":
             out = published(steps, AYS[sdxl])
         case "align_your_steps_gits":

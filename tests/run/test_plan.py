@@ -99,6 +99,9 @@ def test_what_a_version_implies() -> None:
     assert planned("Version: v1.7.0-224-gabc").downcast_alphas
     new = planned("Version: v1.10.0", prompt="[cat:dog:0.5]")
     assert (new.old_timelines, new.old_counts, new.downcast_alphas, new.refiner_by_steps) == (False,) * 4
+    candidate = planned("Version: v1.6.0-RC-25-gabc", prompt="[cat:dog:0.5]")  # older than 1.6.0 itself
+    assert (candidate.old_timelines, candidate.old_counts) == (True, True)
+    assert not planned("Version: v1.6.0-2-gabc", prompt="[cat:dog:0.5]").old_timelines
     unknown = planned("", prompt="[cat:dog:0.5]")
     assert (unknown.old_timelines, unknown.downcast_alphas) == (False, False)
     ddim = BASE.replace("Euler a", "DDIM")
@@ -140,6 +143,51 @@ def test_old_second_order_samplers_counted_steps() -> None:
     assert not planned("Version: v1.8.0", base=BASE.replace("Euler a", "DPM2 a Karras")).old_counts
     assert not planned("Version: v1.8.0", base=BASE.replace("Euler a", "Heun")).old_counts
     assert planned("Version: v1.5.0", base=BASE.replace("Euler a", "Heun")).old_counts
+
+
+SECOND = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: Latent"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("Hires sampler: DPM++ SDE, Version: v1.6.0", ("dpmpp_sde", "uniform")),  # the bare name, as in the first pass
+        ("Hires sampler: DPM++ SDE Karras, Version: v1.6.0", ("dpmpp_sde", "karras")),
+        ("Hires sampler: Restart, Version: v1.6.0", ("restart", "karras")),
+        ("Hires sampler: DPM++ SDE, Version: v1.10.0", ("dpmpp_sde", None)),
+        ("Hires sampler: DPM++ SDE, Hires schedule type: Beta, Version: v1.10.0", ("dpmpp_sde", "beta")),
+        ("Version: v1.6.0", (None, None)),
+    ],
+)
+def test_samplers_of_a_second_pass(settings: str, expected: tuple[str | None, str | None]) -> None:
+    plan = planned(f"{SECOND}, {settings}")
+    assert plan.hires is not None
+    assert (plan.hires.sampler, plan.hires.schedule) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("Schedule type: Bong Tangent", "schedule Bong Tangent is not known"),
+        (f"{SECOND}, Hires sampler: TCD", "TCD is not available: LCM was used"),
+        (f"{SECOND}, Hires sampler: Nobody's", "Nobody's of the second pass is not known"),
+        (f"{SECOND}, Hires schedule type: Bong Tangent", "schedule Bong Tangent of the second pass is not known"),
+        ("App: SD.Next, Version: 0e0f9a2", "made by SD.Next"),
+    ],
+)
+def test_names_nobody_knows_are_named(settings: str, words: str) -> None:
+    assert says(planned(settings), words)
+    assert not says(planned("Schedule type: Automatic"), "not known")
+
+
+def test_what_forge_could_not_have_computed_is_named() -> None:
+    forge = "Version: f2.0.1v1.10.1"
+    assert says(planned(forge, prompt="a cat AND a dog:-1"), "add up to 0")
+    assert not says(planned(forge, prompt="a cat AND a dog:-0.5"), "add up to 0")
+    assert not says(planned("Version: v1.10.1", prompt="a cat AND a dog:-1"), "add up to 0")
+    ddpm = BASE.replace("Euler a", "DDPM")
+    assert says(planned(f"RNG: NV, {forge}", base=ddpm), "nobody recorded")
+    assert not says(planned(forge, base=ddpm), "nobody recorded")
 
 
 def test_noise() -> None:

@@ -23,7 +23,7 @@ SHAPE = (1, 4, 32, 32)
 STOCHASTIC = {
     "euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun",
     "dpmpp_3m_sde", "dpm_fast", "dpm_adaptive", "lcm", "ddpm", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp",
-    "res_multistep_ancestral", "restart",
+    "res_multistep_ancestral", "res_multistep_ancestral_cfg_pp", "restart",
 }  # fmt: skip
 DETERMINISTIC = sorted(set(samplers.SAMPLERS) - STOCHASTIC)
 SPREADING = sorted(STOCHASTIC - {"lcm"})  # LCM takes each estimate for the answer: right for distilled models alone
@@ -119,6 +119,15 @@ def test_what_plans_know_of_samplers_is_what_the_table_says() -> None:
         ("DDIM CFG++", ("ddim_cfgpp", None)),
         ("LMS Karras", ("lms", "karras")),
         ("UniPC", ("uni_pc", None)),
+        ("k_dpmpp_2m_sde_ka", ("dpmpp_2m_sde", "karras")),  # ids of the WebUI before 1.9
+        ("k_dpmpp_3m_sde_exp", ("dpmpp_3m_sde", "exponential")),
+        ("k_dpm_ad", ("dpm_adaptive", None)),
+        ("k_lcm", ("lcm", None)),
+        ("k_dpmpp_2m_sde_heun", ("dpmpp_2m_sde_heun", None)),
+        ("Euler A SGMUniform", ("euler_ancestral", "sgm_uniform")),  # early Forge
+        ("DPM++ 2M Turbo", ("dpmpp_2m", "turbo")),
+        ("SASolverScheduler", ("sa_solver", None)),
+        ("k_k_euler", (None, None)),
         ("HeunPP2", ("heunpp2", None)),
         ("Undefined", (None, None)),
     ],
@@ -172,6 +181,77 @@ def test_higher_order_is_nearer_with_the_same_calls() -> None:
     assert error("uni_pc", 20) < error("ddim", 20)
 
 
+# --- the reference's own numbers --------------------------------------------------------------------------------------
+
+# One number through every sampler of the k-diffusion package (0.1.1): Karras, 6 steps from 10 to 0.1, a denoiser that
+# is not linear, noise cos 1, cos 2, …, eta 0.6, s_noise 1.05, s_churn 3 between 0.5 and 8, where they are taken.
+K_DIFFUSION = {
+    "euler": -1.516383, "euler_ancestral": 0.436105, "heun": -2.460421, "dpm_2": -2.288504,
+    "dpm_2_ancestral": 1.371729, "lms": 1.786789, "dpmpp_2s_ancestral": 0.915853, "dpmpp_sde": 0.923207,
+    "dpmpp_2m": 1.986195, "dpmpp_2m_sde": -1.371102, "dpmpp_2m_sde_heun": -1.650257, "dpmpp_3m_sde": -2.594015,
+}  # fmt: skip
+CURVED = {"eta": 0.6, "s_noise": 1.05, "s_churn": 3.0, "s_tmin": 0.5, "s_tmax": 8.0}
+
+
+def curved(x: Tensor, sigma: Any) -> Tensor:
+    level = float(sigma)
+    return 2.25 * x / (2.25 + level**2) + 0.3 * torch.sin(x / (1 + level))
+
+
+def cosines() -> Any:
+    numbers = itertools.count(1)
+    return lambda *_: torch.full((1, 1, 1, 1), math.cos(next(numbers)))
+
+
+@pytest.mark.parametrize(("name", "expected"), K_DIFFUSION.items())
+def test_k_diffusions_numbers(name: str, expected: float) -> None:
+    x = torch.full((1, 1, 1, 1), 7.0)
+    made = samplers.SAMPLERS[name].function(curved, x, karras(6, 0.1, 10.0), noise=cosines(), **CURVED)
+    assert float(made) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(6, 2.045933), (7, 1.852016), (8, 2.196598), (None, -0.327616)])
+def test_k_diffusions_numbers_of_fast_and_adaptive(steps: int | None, expected: float) -> None:
+    x, ends = torch.full((1, 1, 1, 1), 7.0), (torch.tensor(0.1), torch.tensor(10.0))
+    function = samplers.dpm_fast if steps else samplers.dpm_adaptive
+    made = function(curved, x, *ends, steps or 0, noise=cosines(), eta=0.6)
+    assert float(made) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "skip", "order", "lower", "steps", "start", "expected"),
+    [
+        ("bh1", "time_uniform", 3, True, 10, 1.0, 2.01409), ("bh1", "time_uniform", 3, True, 7, 0.702, 1.87247),
+        ("bh2", "time_uniform", 2, True, 6, 1.0, 1.85300), ("bh1", "time_quadratic", 3, False, 8, 1.0, 2.34756),
+        ("bh2", "logSNR", 3, True, 9, 1.0, 2.37037), ("bh1", "time_uniform", 1, True, 5, 1.0, 1.67302),
+        ("bh1", "time_uniform", 4, True, 4, 1.0, 1.73469),  # the orders grow to 4 before they fall
+    ],
+)  # fmt: skip
+def test_unipcs_numbers(
+    variant: str, skip: str, order: int, lower: bool, steps: int, start: float, expected: float
+) -> None:
+    """Against the numbers of the authors' own code for the same curved denoiser."""
+
+    def eps(x: Tensor, t: float) -> Tensor:
+        alpha = float(ALPHAS[min(max(round(t), 0), 999)])
+        level = ((1 - alpha) / alpha) ** 0.5
+        scaled = x * (1 + level**2) ** 0.5
+        return (scaled - 2.25 * scaled / (2.25 + level**2) - 0.3 * torch.sin(x)) / level
+
+    made = samplers.sample_uni_pc(
+        eps, torch.full((1, 1, 1, 1), 0.8), steps, ALPHAS, start=start, order=order, variant=variant,
+        lower_order_final=lower, skip_type=skip,
+    )  # fmt: skip
+    assert float(made) == pytest.approx(expected, abs=5e-5)
+
+
+def test_settings_reach_the_samplers_a_webui_passes_them_to() -> None:
+    takes = {name: samplers.SAMPLERS[name].options for name in samplers.SAMPLERS}
+    assert all(takes[name] == samplers.CHURN for name in ("euler", "heun", "dpm_2"))
+    assert all(takes[name] == {"eta"} for name in ("euler_ancestral", "dpm_adaptive"))
+    assert all(not takes[name] for name in ("restart", "heunpp2", "lms", "dpmpp_2m", "lcm", "ddpm"))
+
+
 # --- calls and draws --------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +293,11 @@ def test_draws_are_made_as_k_diffusion_makes_them() -> None:
     assert counted(samplers.sample_euler, 10, s_churn=5.0, s_tmin=1.0) == 10  # with churn the unused ones count too
     assert counted(samplers.sample_dpmpp_sde, 10) == 18
     assert counted(samplers.sample_lcm, 6) == 5
+    for eta in (0.0, 0.5):
+        draws: list[int] = []
+        noise: Any = lambda *_: draws.append(1) or torch.zeros(SHAPE)  # noqa: B023, E731
+        samplers.sample_ddim(Toy().eps, torch.ones(SHAPE), torch.arange(1000), ALPHAS, noise=noise, eta=eta)
+        assert len(draws) == (999 if eta else 0)
 
 
 def test_restart_goes_up_again() -> None:

@@ -101,6 +101,12 @@ def test_comfys_beta_is_on_timesteps() -> None:
     assert float(found[0]) == WHOLE.sigma_max
 
 
+def test_comfys_kl_optimal_ends_in_zero() -> None:
+    found, theirs = sigmas_for("kl_optimal", 10, WHOLE, comfy=True), sigmas_for("kl_optimal", 9, WHOLE)
+    assert float(found[-1]) == 0
+    assert torch.allclose(found[:-1], theirs, rtol=1e-5)  # the same curve, one level fewer
+
+
 def test_an_unknown_schedule_is_refused_with_a_way_out() -> None:
     with pytest.raises(UnknownSampler) as refused:
         sigmas_for("bong_tangent", 10, WHOLE)
