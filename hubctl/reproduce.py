@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -258,9 +259,12 @@ def ensure(
 def override(parameters: GenerationParameters, **given: Any) -> GenerationParameters:
     """The same look, other subject: replace what was given on the command line (None = keep).
 
-    A new prompt keeps the `<lora:…>` tags of the old one unless it has tags of its own.
+    A new prompt keeps the `<lora:…>` tags of the old one unless it has tags of its own. Raises UsageError.
     """
     changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"`{value}` is no value for `{name}`", hint="a number")
     if "prompt" in changes and "<" not in changes["prompt"]:
         tags = " ".join(_tags(parameters.prompt))
         changes["prompt"] = f"{changes['prompt']} {tags}".strip()
@@ -657,7 +661,7 @@ def installed_one(ref: str, registry: Registry, *kinds: str) -> Installed:
     every = registry.find(ref)
     found = [item for item in every if not kinds or (item.model.type or "").lower() in kinds]
     if not found:
-        what = " or ".join(kinds) or "model"
+        what = {"lora": "LoRA", "vae": "VAE"}.get(kinds[0], kinds[0]) if kinds else "model"
         if every:
             raise NotFound(
                 f"`{ref}` is a {every[0].model.type}, not a {what}", hint="`hubctl list` shows what is installed"

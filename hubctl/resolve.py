@@ -135,6 +135,8 @@ def _either(hub: Hub, number: int, text: str) -> Found:
     try:
         version = hub.version(number)
     except NotFound:
+        if model is None and isinstance(missing, NotFound):
+            raise NotFound(f"{hub.name} has neither a model nor a version {number}", hint=missing.hint) from None
         if model is None:
             raise missing from None
     if model is not None and version is not None and version.model_id != model.id:

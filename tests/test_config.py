@@ -123,9 +123,6 @@ def test_config_on_the_command_line(home: Path, tmp_path: Path, capfd: pytest.Ca
     assert run(["config", "path"]) == 0
     assert capfd.readouterr().out.strip() == str(tmp_path / "config.toml")
     (tmp_path / "config.toml").write_text('prefer_fp = "bf16"\nprefer_fb = "typo"\n')
-    from hubctl.cli import _app
-
-    _app._settings.cache_clear()
     assert run(["config"]) == 0
     shown = capfd.readouterr()
     assert "prefer_fb" in shown.err

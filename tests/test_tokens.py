@@ -14,7 +14,7 @@ import pytest
 from rude import TOKEN, RudeHub
 
 from hubctl import tokens
-from hubctl.cli import _app, run
+from hubctl.cli import run
 
 CIVITAI = "https://civitai.com"
 
@@ -120,7 +120,6 @@ def rude(home: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("HUBCTL_CONFIG", str(config))
     with RudeHub(b"") as rude:
         monkeypatch.setenv("HUBCTL_HUB", rude.url)
-        _app._settings.cache_clear()
         yield rude
 
 

@@ -189,6 +189,9 @@ def run(argv: Sequence[str]) -> int:
 def _report(error: Any, argv: Sequence[str] = ()) -> int:
     from hubctl.cli import _out
 
+    hub = _flags.CURRENT.hub
+    if error.hint and hub and "," not in hub:  # a key is stored for the settings' hub, unless another is named
+        error.hint = error.hint.replace("`hubctl login`", f"`hubctl login {hub}`")
     if error.code == "usage":  # maybe nobody has read as far as --json
         _flags.CURRENT.json |= "--json" in argv[: argv.index("--") if "--" in argv else len(argv)]
     _out.error(error)

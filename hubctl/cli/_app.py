@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from functools import cache
 from typing import TYPE_CHECKING
 
 from hubctl.cli import _flags
@@ -19,20 +17,19 @@ if TYPE_CHECKING:
     from registry import Installed, Registry
 
 
-@cache
-def _settings(flags: tuple[tuple[str, object], ...], environment: frozenset[tuple[str, str]]) -> Settings:  # noqa: ARG001
-    return load(dict(flags))
-
-
 def settings() -> Settings:
-    """Defaults, file, environment and this command line's flags, joined."""
+    """Defaults, file, environment and this command line's flags, joined; read once."""
     if _flags.CURRENT.verbose and not logging.getLogger().handlers:
         logging.basicConfig(
             stream=sys.stderr, level=logging.DEBUG, format="%(relativeCreated)6.0f %(name)s: %(message)s"
         )
         for noisy in ("httpcore", "hpack", "PIL", "urllib3", "filelock"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-    return _settings(tuple(sorted(_flags.CURRENT.given.items())), frozenset(os.environ.items()))
+    given = dict(_flags.CURRENT.given)
+    if _flags.CURRENT.loaded is None or _flags.CURRENT.loaded[0] != given:
+        _flags.CURRENT.loaded = given, load(given)
+    found: Settings = _flags.CURRENT.loaded[1]
+    return found
 
 
 def open_registry(*, read_only: bool = False) -> Registry:

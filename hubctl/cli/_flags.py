@@ -25,6 +25,7 @@ class Flags:
     home: str | None = None
     hub: str | None = None
     given: dict[str, Any] = field(default_factory=dict)  # what `config.load` takes
+    loaded: Any = None  # what it made of them, see `_app.settings`
 
 
 CURRENT = Flags()

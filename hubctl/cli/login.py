@@ -15,6 +15,7 @@ HubName = Annotated[str | None, typer.Argument(metavar="HUB", help="A hub's name
 
 def _hub(name: str | None) -> tuple[str, str]:
     settings = _app.settings()
+    _flags.CURRENT.hub = name or _flags.CURRENT.hub  # what a hint names, too
     chosen = name or settings.hub_names[0]
     return chosen, settings.hub_url(chosen)
 

@@ -168,6 +168,11 @@ SETTINGS = "Steps: 4, Sampler: {sampler}, CFG scale: 7, Seed: 1, Size: 64x64, Mo
         (("path", "4201"), 4, "not_found"),
         (("search", "--type", "spaceship"), 2, "invalid_reference"),
         (("whoami",), 3, "login_required"),
+        (("reproduce", "9001", "--device", "tpu"), 2, "usage"),
+        (("reproduce", "9001", "--dtype", "int3"), 2, "usage"),
+        (("reproduce", "9001", "--offload", "all"), 2, "usage"),
+        (("reproduce", "9001", "--cfg", "nan"), 2, "usage"),
+        (("reproduce", "9001", "--set", "eta=inf"), 2, "usage"),
         (("config", "set", "nonsense", "1"), 2, "usage"),
         (("search", "x", "--hub", "nowhere"), 2, "usage"),
     ],
@@ -177,6 +182,18 @@ def test_refusals_have_names(argv: tuple[str, ...], status: int, code: str, on_d
     spoken = on_demo(*argv, status=status)
     assert spoken.out == ""
     assert spoken.err.startswith("error: ") or "\nerror: " in spoken.err
+
+
+def test_a_number_that_is_nothing_there_is_refused_for_both_its_readings(on_demo: Run) -> None:
+    outcome = on_demo("install", "999999", status=4)
+    assert "has neither a model nor a version 999999" in outcome.err
+
+
+@pytest.mark.parametrize("argv", [("whoami", "nas"), ("whoami", "--hub", "nas")])
+def test_the_hint_names_the_hub_that_wants_a_key(argv: tuple[str, ...], on_demo: Run, demo_hub: str) -> None:
+    on_demo("config", "set", "hubs.nas", demo_hub)
+    assert "`hubctl login nas`" in on_demo(*argv, status=3).err
+    assert "`hubctl login`" in on_demo("whoami", status=3).err
 
 
 def test_a_picture_that_says_nothing_is_refused_with_the_way_on(on_demo: Run, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_word_that_would_wake_the_lora_is_suggested(hubctl: Run, tmp_path: Pat
     [
         (("--model", "nothing"), 4, "no installed checkpoint is called `nothing`"),
         (("--model", "4201"), 4, "is a LORA, not a checkpoint"),
-        (("--model", "4100", "--lora", "nothing"), 4, "no installed lora or locon or dora is called `nothing`"),
+        (("--model", "4100", "--lora", "nothing"), 4, "no installed LoRA is called `nothing`"),
         (("--model", "4100", "--lora", "4201:99"), 2, "a weight of 99 cannot be meant"),
         (("--model", "4100", "--lora", "4201", "--lora", "4201"), 2, "asked for twice"),
         (("--model", "4100", "--size", "96"), 2, "is no size"),
@@ -181,7 +181,7 @@ def test_a_word_that_would_wake_the_lora_is_suggested(hubctl: Run, tmp_path: Pat
         (("--model", "4100", "--init", "nowhere.png"), 4, "there is no picture `nowhere.png`"),
         (("--model", "4100", "--out", "x.jpg"), 2, "written as PNG"),
         (("--model", "4100", "--count", "2", "--out", "x.png"), 2, "several pictures cannot all be"),
-        (("--model", "4100", "--device", "tpu"), 1, "`tpu` is no device"),
+        (("--model", "4100", "--device", "tpu"), 2, "`tpu` is no device"),
     ],
 )
 def test_what_cannot_be_meant(argv: tuple[str, ...], status: int, sentence: str, hubctl: Run) -> None:
