@@ -1,7 +1,7 @@
 """Does what is here still hold what it says?
 
     blob      its bytes, when its mtime or size moved (all of them with `every`); its header
-    tree      its friendly name
+    tree      its friendly name: another name of the blob, or a copy with the same bytes
     link      what it shows in UI folders
     index     rows against manifests
 
@@ -14,8 +14,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +76,12 @@ def check(
         kind, why, _ = looked[row["sha256"]]
         if kind:
             problems.append(_about(row, kind, why))
-        elif index.how_placed(registry.home / row["path"], registry.blob_path(row["sha256"])) is None:
-            problems.append(_about(row, "tree", "its name in tree/ is gone or shows other bytes"))
-    problems = [problem for problem in problems if problem.kind != "missing" or _is_installed(registry, problem)]
-    problems += _links(registry, versions)
+        elif why := _misplaced(registry, row, every=every, on_bytes=on_bytes):
+            problems.append(_about(row, "tree", why))
+    problems = [
+        problem for problem in problems if problem.kind not in {"missing", "tree"} or _is_installed(registry, problem)
+    ]
+    problems += _links(registry, versions, {problem.sha256 for problem in problems if problem.kind == "missing"})
     if versions is None:
         problems += index_problems(registry)
     hashed = [size for _, _, size in looked.values() if size >= 0]
@@ -127,14 +129,14 @@ def _look_at_bytes(registry: Registry, row: Any, *, every: bool, on_bytes: OnByt
     path = registry.blob_path(row["sha256"])
     status = path.stat()
     moved = (status.st_mtime_ns, status.st_size) != (row["mtime_ns"], row["known_size"])
-    if not moved and not every:
-        return "", "", -1
-    found = digest(path, lambda done: on_bytes(row["name"], done, status.st_size))
-    if found != row["sha256"]:
-        return "blob", f"its bytes changed: SHA256 {found[:16]}…, expected {row['sha256'][:16]}…", status.st_size
+    size = -1
+    if moved or every:
+        found, size = digest(path, lambda done: on_bytes(row["name"], done, status.st_size)), status.st_size
+        if found != row["sha256"]:
+            return "blob", f"its bytes changed: SHA256 {found[:16]}…, expected {row['sha256'][:16]}…", size
     if why := _header_problem(path, row["name"]):
-        return "header", why, status.st_size
-    if not registry.read_only:
+        return "header", why, size
+    if size >= 0 and not registry.read_only:
         with registry.transaction() as db:
             index.measure(db, registry.at, row["sha256"])
             db.execute(
@@ -142,7 +144,23 @@ def _look_at_bytes(registry: Registry, row: Any, *, every: bool, on_bytes: OnByt
                 (status.st_mtime_ns, now(), row["sha256"]),
             )
             index.weigh_users(db, [row["sha256"]])
-    return "", "", status.st_size
+    return "", "", size
+
+
+def _misplaced(registry: Registry, row: Any, *, every: bool, on_bytes: OnBytes) -> str:
+    """What is wrong with a name in tree/; "" when it shows the blob."""
+    path = registry.home / row["path"]
+    how = index.how_placed(path, registry.blob_path(row["sha256"]))
+    if how is None:
+        return "its name in tree/ shows other bytes" if os.path.lexists(path) else "its name in tree/ is gone"
+    if how == "copy" and (every or row["placed"] != "copy"):
+        try:
+            found = digest(path, lambda done: on_bytes(row["name"], done, row["size"]))
+        except OSError as error:
+            return f"its name in tree/ cannot be read: {error.strerror}"
+        if found != row["sha256"]:
+            return "its name in tree/ shows other bytes"
+    return ""
 
 
 def digest(path: Path, on_bytes: Callable[[int], None] = lambda done: None) -> str:
@@ -165,30 +183,34 @@ def _open_unnoticed(path: Path) -> Any:
 
 
 def _header_problem(path: Path, name: str) -> str | None:
-    """What is wrong with the header of a safetensors file; the bytes are those the hub had."""
-    if Path(name).suffix.lower() != ".safetensors":
-        return None
-    try:
-        from registry import header
-    except ImportError:
+    """What is wrong with the header of a safetensors or GGUF file; the bytes are those the hub had."""
+    from registry import gguf, header
+
+    suffix = Path(name).suffix.lower()
+    read, kind = {".gguf": (gguf.read, "GGUF")}.get(suffix, (header.read, "safetensors"))
+    if suffix not in {".safetensors", ".gguf"}:
         return None
     before = path.stat()
     try:
-        header.read(path)
+        read(path)
     except KnownError as error:
-        return f"not a safetensors file: {error.message.replace(f'`{path.name}` ', '')}"
+        return f"not a {kind} file: {error.message.replace(f'`{path.name}` ', '')}"
     finally:
         with contextlib.suppress(OSError):  # nor does this
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            if path.stat().st_atime_ns != before.st_atime_ns:
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     return None
 
 
-def _links(registry: Registry, versions: Sequence[tuple[str, int]] | None) -> Iterator[Problem]:
+def _links(registry: Registry, versions: Sequence[tuple[str, int]] | None, gone: Collection[str]) -> Iterator[Problem]:
+    """Names in UI folders that are not as they should be; of bytes that are `gone` enough is said."""
     from registry import links
 
     wanted = None if versions is None else set(versions)
     for action in links.repair(registry, dry_run=True):
         if wanted is not None and (action.source, action.version_id) not in wanted:
+            continue
+        if action.what == "missing" and action.sha256 in gone:
             continue
         if action.what in {"link", "relink", "unlink", "missing", "no_root"}:
             why = action.note or {"link": "is not there", "relink": "shows nothing"}.get(action.what, "is out of date")
@@ -240,7 +262,7 @@ def mend(registry: Registry, problems: Sequence[Problem]) -> tuple[list[Problem]
     """Put right what can be without a hub; returns (mended, to be fetched again).
 
     Bytes that are not what their name says lose the name at once: they go to `damaged/`, since they may be somebody's
-    edit, and hubctl's own names of them go too.
+    edit, and hubctl's own names of them go too. So does a file that took the place of a name in tree/.
     """
     mended: list[Problem] = []
     fetch: list[Problem] = []
@@ -250,9 +272,8 @@ def mend(registry: Registry, problems: Sequence[Problem]) -> tuple[list[Problem]
             fetch.append(problem)
         elif problem.kind in {"missing", "header"}:
             fetch.append(problem)
-        elif problem.kind == "tree":
-            _place_again(registry, problem)
-            mended.append(problem)
+        elif problem.kind == "tree" and (again := _place_again(registry, problem)):
+            mended.append(again)
     rows = [problem for problem in problems if problem.kind == "index"]
     shown = [problem for problem in problems if problem.kind == "link"]
     if rows:
@@ -303,16 +324,42 @@ def restored(registry: Registry, sha256: str) -> None:
     links.apply(registry, keys)
 
 
-def _show(registry: Registry, path: str, sha256: str) -> None:
+def _show(registry: Registry, path: str, sha256: str, *, anew: bool = False) -> Path | None:
+    """Make a name in tree/ show its blob, `anew` also where the size fits; returns where a file in its place went."""
     target, blob = registry.home / path, registry.blob_path(sha256)
-    if index.safe_path(path) and index.how_placed(target, blob) is None and blob.exists():
-        target.unlink(missing_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place(blob, target)
+    how = index.how_placed(target, blob)
+    if not index.safe_path(path) or how in {"hardlink", "symlink"} or (how and not anew) or not blob.exists():
+        return None
+    aside = _keep_aside(registry, target)
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place(blob, target)
+    return aside
 
 
-def _place_again(registry: Registry, problem: Problem) -> None:
+def _keep_aside(registry: Registry, path: Path) -> Path | None:
+    """Move a file with bytes of its own into `damaged/`: an editor may have saved it there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    if path.is_symlink() or status.st_nlink > 1:
+        return None
+    folder = registry.home / "damaged"
+    folder.mkdir(exist_ok=True)
+    return path.rename(folder / f"{status.st_mtime_ns}.{path.name}")
+
+
+def _place_again(registry: Registry, problem: Problem) -> Problem | None:
     with registry.settled() as db:
-        _show(registry, problem.path, problem.sha256)
+        sql = "SELECT 1 FROM installed_file WHERE path = ? AND sha256 = ?"
+        if db.execute(sql, (problem.path, problem.sha256)).fetchone() is None:
+            return problem  # removed since it was looked at
+        aside = _show(registry, problem.path, problem.sha256, anew=True)
         index.measure(db, registry.at, problem.sha256)
+        row = (index.how_placed(registry.home / problem.path, registry.blob_path(problem.sha256)), problem.path)
+        db.execute("UPDATE installed_file SET placed = ? WHERE path = ?", row)
         index.weigh_users(db, [problem.sha256])
+    if row[0] is None:
+        return None
+    return replace(problem, message=f"{problem.message}; what was there is now `{aside}`") if aside else problem

@@ -122,6 +122,8 @@ def _summary(library: Library, home: Path, *, shown: int) -> None:
         )
     if any(each.kind in RUBBISH for each in library.beside):
         _out.hint("`hubctl prune --dry-run` shows what would go")
+    if any(each.kind == "set aside as damaged" for each in library.beside):
+        _out.hint("`hubctl prune --damaged` deletes what was set aside as damaged")
     if not library.measured:
         _out.say("figures are from when each file was last changed here or verified; --exact asks the disk now")
 

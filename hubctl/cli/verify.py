@@ -68,7 +68,8 @@ def _show(verdict: Verdict, fixed: list[Problem], left: list[Problem]) -> None:
     for problem in fixed:
         _out.say(f"✓ repaired: {problem.message}")
     read = f"{_out.plural(verdict.hashed, 'file')} read ({_out.size(verdict.hashed_bytes)})" if verdict.hashed else ""
-    unchanged = verdict.blobs - verdict.hashed
+    gone = {problem.sha256 for problem in (*fixed, *left) if problem.kind == "missing"}
+    unchanged = verdict.blobs - verdict.hashed - len(gone)
     parts = [part for part in (read, f"{unchanged} unchanged since they were verified" if unchanged else "") if part]
     if not left:
         _out.say(
@@ -82,8 +83,8 @@ def _repair(registry: Registry, problems: list[Problem]) -> tuple[list[Problem],
     from registry import verify as checking
 
     fixed, fetch = checking.mend(registry, problems)
-    stuck = {id(problem) for problem in problems} - {id(problem) for problem in (*fixed, *fetch)}
-    left = [problem for problem in problems if id(problem) in stuck]
+    told = {(problem.kind, problem.sha256, problem.path) for problem in (*fixed, *fetch)}
+    left = [problem for problem in problems if (problem.kind, problem.sha256, problem.path) not in told]
     done: set[str] = set()
     for problem in fetch:
         if problem.sha256 not in done and _fetch(registry, problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -98,6 +99,55 @@ def test_names_links_and_rows_are_put_right_without_a_hub(registry: Registry, tm
         assert len(registry.installed()) == 3
 
 
+def test_a_file_that_took_the_place_of_a_name_is_kept(registry: Registry) -> None:
+    """As editors save: a new file under the old name. Of the same size it is told by its bytes."""
+    with registry:
+        blobs = {number: registry.get(number).files[0] for number in (11, 12, 13)}
+        saved = {11: b"an edit", 12: b"!" * 5000, 13: bytes([2]) * 5000}  # the last is only a copy
+        for number, data in saved.items():
+            path = blobs[number].path
+            path.with_name("new").write_bytes(data)
+            path.with_name("new").replace(path)
+        verdict = verify.check(registry)
+        assert [(p.kind, p.version_id) for p in verdict.problems] == [("tree", 11), ("tree", 12)]
+        mended, fetch = verify.mend(registry, verdict.problems)
+        assert fetch == []
+        assert all("damaged/" in problem.message for problem in mended)
+        assert sorted(p.read_bytes() for p in (registry.home / "damaged").iterdir()) == [b"!" * 5000, b"an edit"]
+        assert blobs[12].path.samefile(registry.blob_path(blobs[12].sha256))
+        assert verify.check(registry, every=True).problems == ()
+
+
+def test_copies_in_tree_are_read_where_a_volume_has_no_links(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from registry import fs
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    for kind in ("hardlink", "symlink"):
+        monkeypatch.setitem(fs.LADDER, kind, refuse)
+    with Registry.open(home) as registry:
+        put(registry, b"x" * 5000, name="a.ckpt")
+        copy = registry.get(11).files[0].path
+        edit(copy, b"y" * 5000)
+        assert kinds(verify.check(registry)) == []
+        verdict = verify.check(registry, every=True)
+        assert kinds(verdict) == ["tree"]
+        verify.mend(registry, verdict.problems)
+        assert copy.read_bytes() == b"x" * 5000
+        assert verify.check(registry, every=True).problems == ()
+
+
+def test_gone_bytes_are_told_once(registry: Registry, tmp_path: Path) -> None:
+    """And not again for each name that shows them."""
+    with registry:
+        (tmp_path / "ui/models/loras").mkdir(parents=True)
+        links.add(registry, links.Ui("comfyui", "comfyui", tmp_path / "ui", kind="symlink"))
+        links.apply(registry)
+        registry.blob_path(registry.get(11).files[0].sha256).unlink()
+        assert kinds(verify.check(registry)) == ["missing"]
+
+
 def test_missing_bytes_are_to_be_fetched(registry: Registry) -> None:
     with registry:
         registry.blob_path(registry.get(11).files[0].sha256).unlink()
@@ -110,6 +160,14 @@ def test_a_broken_header_is_a_problem_even_when_the_hub_has_it_so(registry: Regi
     with registry:
         put(registry, b"\xff" * 100, model_id=7, version_id=71, name="x.safetensors")
         assert kinds(verify.check(registry, [("civitai", 71)], every=True)) == ["header"]
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.gguf", "X.SafeTensors"])
+def test_headers_are_looked_at_though_nothing_moved(registry: Registry, name: str) -> None:
+    with registry:
+        put(registry, b"\xff" * 100, model_id=7, version_id=71, name=name)
+        verdict = verify.check(registry)
+        assert (kinds(verdict), verdict.hashed) == (["header"], 0)
 
 
 def test_reading_to_verify_is_no_use(registry: Registry) -> None:
