@@ -387,15 +387,20 @@ def _without_outliers(votes: Sequence[Vote], tolerance: float) -> tuple[list[Vot
     return kept, [vote for vote in votes if abs(vote[0] - centre) > limit]
 
 
-def election(votes: Sequence[Vote]) -> _Seen | None:
-    """The value with the most votes."""
+def _on_grid(size: Any) -> bool:
+    """Whether a size is one people choose; others are left over from cutting and scaling."""
+    return all(side % 64 == 0 for side in size)
+
+
+def election(votes: Sequence[Vote], usual: Callable[[Any], bool] | None = None) -> _Seen | None:
+    """The value with the most votes; of several, a usual one."""
     if not votes:
         return None
     counts: dict[Any, float] = defaultdict(float)
     for value, weight in votes:
         counts[value] += weight
     total = sum(counts.values())
-    ranked = sorted(counts, key=lambda value: -counts[value])
+    ranked = sorted(counts, key=lambda value: (-counts[value], usual is not None and not usual(value)))
     others = tuple(value for value in ranked[1:5] if counts[value] >= 0.1 * total)
     return _Seen(ranked[0], len(votes), round(counts[ranked[0]] / total, 3), alternatives=others)
 
@@ -412,7 +417,7 @@ def _seen(examples: Sequence[tuple[GenerationParameters, int]], own: _Own) -> di
     for part, tolerance in HIRES_TOLERANCE.items():
         out[f"hires.{part}"] = consensus(votes[f"hires.{part}"], tolerance)
     for name in ("sampler", "clip_skip", "size", "vae", "hires.use", "hires.upscaler", "base_checkpoint", "adetailer"):
-        out[name] = election(votes[name])
+        out[name] = election(votes[name], _on_grid if name == "size" else None)
     sampler = out["sampler"].value if out["sampler"] else None
     out["schedule"] = election([(value[1], weight) for value, weight in votes["schedule"] if value[0] == sampler])
     out["negative_embeddings"] = _shared_lists(votes["negative_embeddings"])

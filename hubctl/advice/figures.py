@@ -16,6 +16,7 @@ from hubctl.advice.words import (
     ADJUSTED,
     AND_DOWN,
     AND_UP,
+    AS_LOW_AS,
     BETWEEN,
     DEFAULT,
     HARM,
@@ -47,7 +48,7 @@ RANGES = {  # what can be meant; a number outside belongs to something else
 _NUM = r"(?:\d{1,4}(?:\.\d{1,3})?|\.\d{1,3})"
 NUMBER = re.compile(
     rf"(?:(?<![A-Za-z0-9_.#$€])|(?<=[\s(:]x))(?P<sign>-)?(?P<a>{_NUM})(?P<pa>\s?%)?"
-    r"(?:\s{0,2}(?P<join>-{1,2}>?|~|→|\.{2,3}|/|±|to|through|up\s{0,2}to|or|and|bis|à|a|al|hasta|até|ou|o|oder|do|"
+    r"(?:\s{0,2}(?P<join>-{1,2}>?|~|→|\.{2,3}|/|±|to|through|(?:all\sthe\sway\s)?(?:up\s{0,2})?to|or|and|bis|à|a|al|hasta|até|ou|o|oder|do|"
     r"до|или|и|y|e|"
     rf"und|et|到|至|から|より|에서|,)\s{{0,2}}(?P<signb>-)?(?P<b>{_NUM})(?P<pb>\s?%)?)?(?!\d)(?!\.\d)",
     re.IGNORECASE,
@@ -288,6 +289,8 @@ def _stated(word: _Mark, figure: _Mark, text: str, unit: Unit, subject: Subject,
         return
     if name == "denoise" and IMG2IMG.search(unit.text + unit.label + unit.heading):
         return
+    if name == "weight" and _GUIDE.search(text[max(0, word.start - 48) : word.start]):
+        return
     value = _value(name, figure)
     if value is None:
         return
@@ -324,6 +327,8 @@ def _bounded(
         yield said(name, None, unit, confidence, high=high, at=figure.start)
     elif low == high and (under or (down and harm)) and (negated or harm):
         yield said(name, None, unit, confidence, low=low, at=figure.start)
+    elif low == high and AS_LOW_AS.search(clause_before):
+        yield said(name, None, unit, confidence - 0.06, low=low, at=figure.start)
     elif low == high and (MINIMUM.search(clause_before) or MINIMUM.search(lead) or up or over):
         if not negated or MINIMUM.search(clause_before):
             yield said(name, low, unit, confidence - 0.06, low=low, at=figure.start)
@@ -378,9 +383,12 @@ def _before_together(text: str, figure: _Mark) -> bool:
 
 
 _USE_IT = stems(
-    "use at, use it at, use with, used at, use between, apply at, set to, set it, works at, run at, keep it"
+    "use at, use it at, use with, used at, use between, apply at, set to, set it, works at, run at, keep it, "
+    "works from, works between, holds up, go as low as, go as high as, go down to, go up to, usable from"
 )
-
+_GUIDE = re.compile(  # "ControlNet openpose weight 0.6"
+    r"(?i)(?<![a-z])(?:control\s?net|ip[\s-]?adapter|t2i[\s-]?adapter|openpose|reference[\s-]only)[^.,;:()]{0,24}$"
+)
 
 _MERGING = stems("merg, block weight, 融合, マージ, 병합, mezcl")
 _LORA_AT = re.compile(r"(?i)\b(?:lora|it|this|file)\s(?:at|@|to|with|between|around|from)\s(?:about\s|around\s|~)?\s?$")

@@ -43,6 +43,12 @@ _SCHEDULE = re.compile(
 )
 
 
+_BESIDE = re.compile(
+    r"\s?[+/,&]\s?(beta(?:57)?|simple|normal|sgm[_ ]uniform|ddim[_ ]uniform|exponential|kl[_ ]optimal)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+
+
 def samplings(unit: Unit, sure: float) -> Iterator[Said]:
     """Samplers and schedules, in the order they are named."""
     named = names_in(f"{unit.label} {unit.text}") & {"sampler", "schedule"}
@@ -57,6 +63,11 @@ def samplings(unit: Unit, sure: float) -> Iterator[Said]:
         yield replace(said("sampler", sampler, unit, sure_here, at=start), schedule=schedule)
         if schedule:
             yield replace(said("schedule", schedule, unit, sure_here, at=start), schedule=schedule)
+    if found and "schedule" not in named:  # "euler + beta", "euler a / simple", as node graphs pair them
+        after = _BESIDE.match(unit.text, found[-1][1])
+        if after and found[-1][3] is None and (name := schedule_name(after[1])):
+            yield said("schedule", name, unit, sure - 0.06, at=found[-1][0])
+            return
     if "schedule" in named or ("sampler" in named and found):
         masked = unit.text
         for start, end, *_ in found:

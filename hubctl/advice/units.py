@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 from hubctl.advice.samplers import samplers
 from hubctl.advice.subject import Subject, is_elsewhere
-from hubctl.advice.words import LETTER, keywords, names_in
+from hubctl.advice.words import LETTER, RECOMMENDED, TRAINING, keywords, names_in
 from hubctl.text import Line
 
 MAX_CHARS = 120_000  # of all lines together
@@ -28,7 +29,7 @@ def units(given: Sequence[Line], subject: Subject) -> Iterator[Unit]:
     """Sentences, items and cells with what they stand under; sections about something else are left out."""
     heading, label_used, listing, skipping, spent = "", False, False, False, 0
     labels: dict[int, str] = {}
-    listed = [*_rows_as_text(given)]
+    listed = [*_without_dataset_sizes(_rows_as_text(given))]
     for line, following in zip(listed, [*listed[1:], Line("")], strict=False):
         spent += len(line.text)
         if spent > MAX_CHARS:
@@ -65,6 +66,23 @@ def units(given: Sequence[Line], subject: Subject) -> Iterator[Unit]:
             continue
         for sentence in _sentences(text):
             yield Unit(sentence[:MAX_UNIT], " ".join(above), heading)
+
+
+def _without_dataset_sizes(given: Iterable[Line]) -> Iterator[Line]:
+    """ "Resolution: 1024x1024" beside "Image count: 377" is that of the training's pictures."""
+    for _, block in groupby(given, key=lambda line: bool(line.text)):
+        members = [*block]
+        sheet = 2 <= len(members) <= 40 and _is_of_a_dataset([line.text for line in members])
+        yield from (line for line in members if not sheet or len(line.text) > 60 or names_in(line.text) != {"size"})
+
+
+def _is_of_a_dataset(texts: Sequence[str]) -> bool:
+    """Whether short lines beside each other describe a training, and none of them how to use what came of it."""
+    facts = [text for text in texts if len(text) <= 60]
+    if not any(TRAINING.search(text) for text in facts):
+        return False
+    named = set().union(*(names_in(text) for text in facts))
+    return named <= {"size", "steps", "other", "counted"} and not any(RECOMMENDED.search(text) for text in facts)
 
 
 def _rows_as_text(given: Iterable[Line]) -> Iterator[Line]:

@@ -241,7 +241,7 @@ RECOMMENDED = stems(
 NEGATED = stems(
     "don't, dont, don’t, do not, never, avoid, not., shouldn't, shouldn’t, won't, can't, cannot, without, instead of, "
     "rather than, except, stay away, 不要, 别用, 别超, 请勿, 勿, 不建议, 不推荐, 不建議, 不推薦, 避免, 不能, 不用, "
-    "不宜, 不超, 不得, ないで, しない, 避け, "
+    "不宜, 不超, 不得, ないで, ないよう, しない, 避け, "
     "非推奨, 使わない, おすすめしません, 推奨しません, 하지, 마세요, 말고, 피하, 비추천, не., избега, без., "
     "no uses, no usar, no use, no super, "
     "no pong, no sub, no excede, no pas, evit, nunca, sin., nicht, kein, vermeid, niemals, ne., n', n’, évit, jamais, "
@@ -262,7 +262,8 @@ UNDER = stems(
 )
 HARM = stems(
     "artifact, artefact, artefakt, burn, fry, fried, cook, overcook, break, broke, destroy, distort, deform, overfit, "
-    "over-fit, saturat, oversaturat, too strong, too much, mess., messy, weird, bad, worse, nois, ugly, glitch, "
+    "over-fit, saturat, oversaturat, unfinished, incomplete, blurr, washed out, "
+    "too strong, too much, mess., messy, weird, bad, worse, nois, ugly, glitch, "
     "mutat, ruin, "
     "no effect, weak, doesn't work, not work, lose, hardly, barely, little effect, 崩, 糊, 过拟合, 過擬合, 变形, "
     "失真, 异常, 过饱和, "
@@ -307,8 +308,9 @@ MINIMUM = re.compile(
     r"최소|pelo\s{1,2}menos|almeno|\+)[\s:]{0,2}$",
     re.IGNORECASE,
 )
+AS_LOW_AS = re.compile(r"(?:(?:as|so)\s{1,2}low\s{1,2}as|down\s{1,2}to|works\s{1,2}from)\s{0,2}$", re.IGNORECASE)
 MAXIMUM = re.compile(
-    r"(?:up\s{1,2}to|at\s{1,2}most|max(?:imum)?(?:\s{1,2}of)?|<=?|≤|≦|no\s{1,2}(?:more|higher)\s{1,2}than|"
+    r"(?:up\s{1,2}to|as\s{1,2}high\s{1,2}as|at\s{1,2}most|max(?:imum)?(?:\s{1,2}of)?|<=?|≤|≦|no\s{1,2}(?:more|higher)\s{1,2}than|"
     r"not\s{1,2}(?:above|over)|"
     r"bis(?:\s{1,2}zu)?|höchstens|hasta|máximo|jusqu['’]à|au\s{1,2}plus|не\s{1,2}более|не\s{1,2}выше|до|максимум|"
     r"最多|最高|最大|不超过|"
@@ -316,7 +318,7 @@ MAXIMUM = re.compile(
     re.IGNORECASE,
 )
 AND_UP = re.compile(
-    r"\s{0,2}(?:\+(?!\d)|or\s(?:more|higher|above|greater|up)|and\s(?:up|above|more|higher)|以上|이상|o\s(?:más|"
+    r"\s{0,2}(?:\+(?!\d)|upwards?\b|onwards?\b|and\sonwards|or\s(?:more|higher|above|greater|up)|and\s(?:up|above|more|higher)|以上|이상|o\s(?:más|"
     r"superior)|ou\s(?:plus|mais)|"
     r"oder\s(?:mehr|höher)|и\s(?:выше|более|больше)|minimum|min\b)",
     re.IGNORECASE,
