@@ -132,6 +132,5 @@ def test_config_on_the_command_line(home: Path, tmp_path: Path, capfd: pytest.Ca
     assert document["settings"]["prefer_fp"] == {"value": "bf16", "from": str(tmp_path / "config.toml")}
     assert run(["config", "set", "nonsense", "1"]) == 2
     (tmp_path / "config.toml").write_text("this is not TOML")
-    _app._settings.cache_clear()
     assert run(["config", "set", "prefer_fp", "fp32"]) == 2
     assert "not valid TOML" in capfd.readouterr().err

@@ -504,9 +504,6 @@ def test_a_nearby_hub_with_other_bytes_or_none_is_passed_over(
 def write_hubs(**urls: str) -> None:
     lines = [f'[hubs.{name}]\nurl = "{url}"\n' for name, url in urls.items()]
     Path(os.environ["HUBCTL_CONFIG"]).write_text("\n".join(lines))
-    from hubctl.cli import _app
-
-    _app._settings.cache_clear()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def fill(home: Path, folder: Path) -> None:
 @pytest.fixture
 def hubctl(home: Path, shared: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in this process, offline, in a library of its own."""
-    from hubctl.cli import _app, run
+    from hubctl.cli import run
 
     fill(home, shared / "demo-model")
     monkeypatch.setenv("HUBCTL_OFFLINE", "true")
@@ -83,7 +83,6 @@ def hubctl(home: Path, shared: Path, capfd: pytest.CaptureFixture[str], monkeypa
 
     def call(*argv: object, status: int = 0) -> Outcome:
         capfd.readouterr()
-        _app._settings.cache_clear()
         code = run([str(word) for word in argv])
         said = capfd.readouterr()
         assert code == status, said.out + said.err
