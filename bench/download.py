@@ -217,8 +217,9 @@ def matrix() -> int:
         for way in table.WAYS:
             for size in (table.SMALL, table.MULTI):
                 with tempfile.TemporaryDirectory() as folder:
-                    rude, error, content = table.attempt(Path(folder), misdeed, way, size)
-                good = isinstance(error, promised) if promised else error is None and content == rude.data
+                    cell = table.attempt(Path(folder), misdeed, way, size)
+                error = cell.error
+                good = isinstance(error, promised) if promised else error is None and cell.content == cell.rude.data
                 wrong += not good
                 cells.append(("" if good else "WRONG: ") + (error.code if error else "right bytes"))
         print(f"| {misdeed.replace('_', ' ')} | " + " | ".join(cells) + " |", flush=True)

@@ -4,13 +4,15 @@
         fetch(Transport(rude.url, …), rude.link, partial)
 
 The hub answers on 127.0.0.1 and sends downloads to signed links on `localhost`, which expire, accept no Authorization
-and are good for as many uses as `uses` says. `requests` lists what was asked, for tests that bound or search it.
+and are good for one use each. `requests` lists what was asked, for tests that bound or search it.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import itertools
 import json
 import random
 import re
@@ -20,18 +22,27 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 FOREVER = 10**9
 TOKEN = "sekrit-token-5f1c"
+PASSWORD = "pa55-in-a-link"
 SIGNATURE_MARK = "X-Amz-Signature"
 FAULTS = {
     "hub_503", "rate_limit", "expired", "cut", "reset", "empty_answer", "ignore_range", "lie_start", "flip", "rename",
     "storage_500", "no_length", "no_content_range",
 }  # fmt: skip
 
+
+SHORT = 200_000  # bytes of a range that are given at once, by `short_range`
+RAW = {
+    "long_header": b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 500_000 + b"\r\nContent-Length: 1\r\n\r\na",
+    "two_lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 20\r\n\r\n" + b"a" * 20,
+    "garbage": bytes(range(256)) * 20,
+}
 
 # one grey pixel
 PNG = bytes.fromhex(
@@ -55,6 +66,12 @@ def lora(size: int, seed: int = 1) -> bytes:
     return len(text).to_bytes(8, "little") + text + random.Random(seed).randbytes(2 * length)
 
 
+def _is_from_the_link(handler: BaseHTTPRequestHandler) -> bool:
+    """Whether the credentials are those a redirect brought along."""
+    brought = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+    return handler.headers["Authorization"] == f"Basic {brought}"
+
+
 @dataclass
 class RudeHub:
     data: bytes
@@ -76,6 +93,11 @@ class RudeHub:
     luck: float = 0.0  # how likely any answer is spoilt by one of `FAULTS`
     tls: ssl.SSLContext | None = None
     files: dict[int, bytes] = field(default_factory=dict)  # version id → its data; other versions have `data`
+    storage: str = "localhost"  # the host of the signed links
+    content_type: str = "application/octet-stream"
+    extra: dict[str, str] = field(default_factory=dict)  # headers of every answer with bytes
+    redirect_to: str = ""  # where the misdeed `elsewhere` leads
+    used: set[str] = field(default_factory=set)  # signatures
 
     def __enter__(self) -> Self:
         rude = self
@@ -99,6 +121,7 @@ class RudeHub:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Clients hang up here all the time."""
 
+        self._number = itertools.count()
         self._lock, self._line = threading.Lock(), threading.Lock()
         self._closing, self._released = threading.Event(), threading.Event()
         self._make = lambda port: Server(("127.0.0.1", port), Handler)
@@ -229,7 +252,10 @@ class RudeHub:
         self._answer(handler, status, {"Content-Type": "application/json", **named}, json.dumps(body).encode())
 
     def _answer(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-        handler.send_response(status)
+        if "Date" in headers:
+            handler.send_response_only(status)
+        else:
+            handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(body)))
@@ -245,7 +271,8 @@ class RudeHub:
             return self._json(handler, 401, {"error": "Unauthorized", "message": message})
         match self._misdeed(
             "loop", "private", "login", "hub_503", "hub_404", "rate_limit", "early_access", "disabled", "archived",
-            "region", "edge", "volume", "no_access", "slow_down",
+            "region", "edge", "volume", "no_access", "slow_down", "storm", "retry_date", "retry_odd", "retry_absurd",
+            "elsewhere", "credentials",
         ):  # fmt: skip
             case "loop":
                 return self._redirect(handler, handler.path)
@@ -268,6 +295,23 @@ class RudeHub:
                 return self._json(handler, 403, body)
             case "no_access":
                 return self._json(handler, 403, {"error": "You do not have access to download this file"})
+            case "storm":
+                return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="0")
+            case "retry_date":  # by a clock that is an hour ahead
+                now = time.time() + 3600
+                return self._json(
+                    handler, 503, {"error": "busy"}, Date=formatdate(now, usegmt=True),
+                    Retry_After=formatdate(now, usegmt=True),
+                )  # fmt: skip
+            case "retry_odd":
+                odd = self.chance.choice(["-5", "soon", "nan", "Thu, 99 Jan 2026 99:00:00 GMT", ""])
+                return self._json(handler, 503, {"error": "busy"}, Retry_After=odd)
+            case "retry_absurd":
+                return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="99999999999999")
+            case "elsewhere":
+                return self._redirect(handler, self.redirect_to)
+            case "credentials":
+                return self._redirect(handler, self._sign("0").replace("://", f"://user:{PASSWORD}@"))
             case "slow_down":
                 return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="3600")
             case "disabled":
@@ -285,9 +329,9 @@ class RudeHub:
         return None
 
     def _sign(self, version: str) -> str:
-        expires = f"{time.time() + self.lifetime:.6f}"
+        expires = f"{time.time() + self.lifetime:.6f}{next(self._number):04d}"  # no two links are alike
         signed = f"X-Amz-Expires={expires}&{SIGNATURE_MARK}={self._mac(expires)}"
-        return f"http{'s' if self.tls else ''}://localhost:{self.port}/storage/{version}?{signed}"
+        return f"http{'s' if self.tls else ''}://{self.storage}:{self.port}/storage/{version}?{signed}"
 
     def _mac(self, expires: str) -> str:
         return hmac.new(b"storage", expires.encode(), "sha256").hexdigest()
@@ -295,10 +339,13 @@ class RudeHub:
     def _storage(self, handler: BaseHTTPRequestHandler) -> None:
         query = parse_qs(urlsplit(handler.path).query)
         expires = query.get("X-Amz-Expires", ["0"])[0]
-        if "Authorization" in handler.headers:
+        if "Authorization" in handler.headers and not _is_from_the_link(handler):
             return self._answer(handler, 400, {"Content-Type": "application/xml"}, b"<Error>InvalidArgument</Error>")
         signed = hmac.compare_digest(query.get(SIGNATURE_MARK, [""])[0], self._mac(expires))
-        if not signed or float(expires) < time.time() or self._misdeed("expired"):
+        with self._lock:
+            fresh = expires not in self.used
+            self.used.add(expires)
+        if not signed or not fresh or float(expires) < time.time() or self._misdeed("expired"):
             return self._answer(handler, 403, {"Content-Type": "application/xml"}, b"<Error>ExpiredToken</Error>")
         self._send_file(handler)
         return None
@@ -308,7 +355,9 @@ class RudeHub:
         deed = self._misdeed(
             "ignore_range", "lie_start", "no_content_range", "range_416", "cut", "reset", "stall", "trickle", "fewer",
             "more", "gzip", "html", "json", "no_length", "flip", "change", "storage_500", "empty_answer",
-            "rename", "hang",
+            "rename", "hang", "wrong_total", "small_lie", "multipart", "short_range", "open_total", "chunked",
+            "weak_etag", "empty_file", "loris", "http10", "end_reset", "long_header", "two_lengths", "garbage",
+            "odd_status", "hints", "part_unasked",
         )  # fmt: skip
         data = self.files.get(int(urlsplit(handler.path).path.rsplit("/", 1)[-1]), self.data)
         if deed == "rename":  # the same bytes, from another store
@@ -321,6 +370,13 @@ class RudeHub:
         if deed == "json":
             body = b'{"error":"Unauthorized","message":"who are you?"}'
             return self._answer(handler, 200, {"Content-Type": "application/json"}, body)
+        if deed == "empty_file":
+            return self._answer(handler, 200, {"Content-Type": "application/octet-stream"}, b"")
+        if deed == "odd_status":
+            return self._answer(handler, self.chance.choice([202, 207, 305, 418]), {}, b"")
+        if deed in RAW:
+            self._raw(handler, RAW[deed])
+            return None
         if deed == "storage_500":
             return self._answer(handler, 500, {}, b"")
         if deed == "empty_answer":
@@ -337,6 +393,10 @@ class RudeHub:
             end = min(int(asked[2]) + 1, len(data)) if asked[2] else len(data)
             if start >= len(data) or deed == "range_416":
                 return self._answer(handler, 416, {"Content-Range": f"bytes */{len(data)}"}, b"")
+            if deed == "short_range":
+                end = min(end, start + SHORT)
+        if deed == "part_unasked":
+            status = 206
         self._send_body(handler, deed, data, start, end, status)
         return None
 
@@ -346,21 +406,22 @@ class RudeHub:
         body = bytearray(data[start:end])
         if deed == "flip" and body:  # where, chance decides: the same byte twice would be the file's own
             body[self.chance.randrange(len(body))] ^= 0xFF
+        if deed == "loris":
+            self._dawdle(handler)
+            return
+        if deed == "hints":
+            handler.send_response_only(103)
+            handler.send_header("Link", "</style.css>; rel=preload")
+            handler.end_headers()
+        if deed == "http10":
+            handler.protocol_version = "HTTP/1.0"
         handler.send_response(status)
-        handler.send_header("Content-Type", "application/octet-stream")
-        if self.etag:
-            handler.send_header("ETag", self.etag)
-        if status == 206 and deed != "no_content_range":
-            shown = start + 1 if deed == "lie_start" else start
-            handler.send_header("Content-Range", f"bytes {shown}-{end - 1}/{len(data)}")
-        if deed == "gzip":
-            handler.send_header("Content-Encoding", "gzip")
-        if deed == "no_length" and status == 200:
-            handler.send_header("Connection", "close")
-            handler.close_connection = True
-        else:
-            handler.send_header("Content-Length", str(len(body)))
+        for name, value in self._headers(deed, body, start, end, len(data), status).items():
+            handler.send_header(name, value)
         handler.end_headers()
+        if deed == "chunked":
+            self._chunks(handler, body)
+            return
         stop_at = len(body) // 2 if deed in {"cut", "reset", "stall", "trickle", "hang"} else len(body)
         speed, hold_at = self._speed(start), min(stop_at, len(body) if self.held is None else self.held)
         self._pour(handler, body[:hold_at], speed)
@@ -375,12 +436,52 @@ class RudeHub:
                     break
                 if deed == "trickle":
                     handler.wfile.write(b"\0")
-        if deed == "reset":
+        if deed in {"reset", "end_reset"}:
             handler.wfile.flush()
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
         if stop_at != len(body):
             handler.close_connection = True
+
+    def _headers(
+        self, deed: str | None, body: bytearray, start: int, end: int, total: int, status: int
+    ) -> dict[str, str]:
+        headers = {"Content-Type": self.content_type, **self.extra}
+        if deed == "weak_etag":
+            headers["ETag"] = f'W/"{self.chance.random()}"'
+        elif self.etag:
+            headers["ETag"] = self.etag
+        if status == 206 and deed == "multipart":
+            headers["Content-Type"] = "multipart/byteranges; boundary=THIS"
+        elif status == 206 and deed != "no_content_range":
+            shown = start + 1 if deed == "lie_start" else start
+            whole = {"wrong_total": str(2 * total), "small_lie": str(total + 100), "open_total": "*"}
+            headers["Content-Range"] = f"bytes {shown}-{end - 1}/{whole.get(deed or '', total)}"
+        if deed == "gzip":
+            headers["Content-Encoding"] = "gzip"
+        if deed == "chunked":
+            headers["Transfer-Encoding"] = "chunked"
+        elif not (deed in {"no_length", "http10"} and status == 200):
+            headers["Content-Length"] = str(len(body))
+        return headers
+
+    def _raw(self, handler: BaseHTTPRequestHandler, answer: bytes) -> None:
+        handler.wfile.write(answer)
+        handler.close_connection = True
+
+    def _dawdle(self, handler: BaseHTTPRequestHandler) -> None:
+        """Headers without end, a byte every now and then: each well within what a reader waits for one."""
+        handler.close_connection = True
+        for byte in itertools.chain(b"HTTP/1.1 200 OK\r\nX-Slow: ", itertools.repeat(ord("a"))):
+            if self._closing.wait(0.05):
+                return
+            handler.wfile.write(bytes([byte]))
+
+    def _chunks(self, handler: BaseHTTPRequestHandler, body: bytearray) -> None:
+        for at in range(0, len(body), 50_000):
+            piece = body[at : at + 50_000]
+            handler.wfile.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
+        handler.wfile.write(b"0\r\n\r\n")
 
     def _speed(self, start: int) -> float | None:
         with self._lock:

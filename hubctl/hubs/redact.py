@@ -4,7 +4,8 @@
     redact("Authorization: Bearer abc")                                           →  Authorization: ***
 
 A signed URL is worth as much as the token it was made with, so every value in the query of a URL is hidden but for a
-few names that are known to be harmless. That fails safe when a storage invents a new parameter.
+few names that are known to be harmless. That fails safe when a storage invents a new parameter. Keys are known to the
+letter (`hide`) and hidden wherever they are met, in a hub's own words too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
 HARMLESS = frozenset(
@@ -22,13 +24,25 @@ HARMLESS = frozenset(
     }
 )  # fmt: skip
 _QUERY = re.compile(r"([?&])([A-Za-z0-9_.%\[\]-]{1,80})=([^&\s\"'<>#]*)")
-_USERINFO = re.compile(r"(https?://)[^/\s@\"']{1,500}@")
+_USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,20}://)[^/\s@\"']{1,500}@")
 _SCHEME = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
-_FIELD = re.compile(r"\b(authorization|token|api[-_]?key|cookie)([\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+", re.IGNORECASE)
+_FIELD = re.compile(
+    r"\b(authorization|token|api[-_]?key|cookie)([\"']?\s*[:=]\s*[\"']?|[\"'], ?b?[\"'])[^\s\"',;&]+", re.IGNORECASE
+)
+_KNOWN: set[str] = set()  # keys of this process, hidden wherever they turn up: a hub may echo them in any words
+SHORTEST_KEY = 6  # characters; hiding less would make holes in ordinary words
+
+
+def hide(secret: str | None) -> None:
+    """Never show this text again, in any spelling a URL may give it."""
+    if secret and len(secret) >= SHORTEST_KEY:
+        _KNOWN.update({secret, quote(secret, safe=""), quote(secret), quote_plus(secret)})
 
 
 def redact(text: str) -> str:
     """`text` with the secrets of any URL or header in it replaced."""
+    for secret in tuple(_KNOWN):
+        text = text.replace(secret, HIDDEN)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(_hide, text)
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)

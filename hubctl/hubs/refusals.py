@@ -7,6 +7,7 @@ text, HTML, nothing); `said` finds the sentence in any of them and `refusal` dec
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from hubctl.errors import (
 from hubctl.hubs.redact import short
 
 TRANSIENT_STATUSES = frozenset({408, 425, 500, 502, 503, 504, *range(520, 530)})
+LONGEST_RETRY = 30 * 86400.0  # seconds; what a hub asks for beyond that means the same: not today
 EDGE_MARKS = ("just a moment", "cf-chl", "challenge-platform", "attention required", "cloudflare", "captcha")
 
 
@@ -111,20 +113,26 @@ def _issue(item: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or a date."""
+    """Seconds of a Retry-After header, given as a number or a date (by the server's own clock, where it tells it)."""
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except (ValueError, TypeError):
+        when = _date(value)
+        if when is None:
             return None
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        seconds = (when - (now or datetime.now(UTC))).total_seconds()
-    return seconds if 0 <= seconds < 10**7 else (0.0 if seconds < 0 else None)
+        seconds = (when - (now or _date(headers.get("date", "")) or datetime.now(UTC))).total_seconds()
+    return min(max(0.0, seconds), LONGEST_RETRY) if math.isfinite(seconds) else None
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def is_login_page(url: str) -> bool:
@@ -164,7 +172,10 @@ def refusal(answer: Answer, hub: str, what: str, *, with_token: bool) -> KnownEr
         )
     if answer.is_html and has_edge_marks(answer):
         return BlockedByEdge(f"the gatekeeper of {hub} answered in its place")
-    return HubError(f"{hub} refused to give out {what} (status {answer.status}): {text or 'it does not say why'}")
+    return HubError(
+        f"{hub} refused to give out {what} (status {answer.status}): {text or 'it does not say why'}",
+        hint="another hub may have it: try `--hub`, or ask by its hash",
+    )
 
 
 def _denied(answer: Answer, hub: str, what: str, text: str, lower: str, with_token: bool) -> KnownError:

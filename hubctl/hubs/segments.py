@@ -20,7 +20,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from hubctl.errors import HubError, HubUnavailable, KnownError, LoginRequired, NotFound, VerificationFailed
 from hubctl.hubs.redact import redact, short
@@ -43,6 +44,7 @@ LAG = 5.0  # seconds to go that make even a small rest of a segment worth sharin
 SMALLEST_REST = 1 << 20
 WORTH = 1.15  # how much faster more connections must have made it before still more are tried
 FIRST_CREW = 4
+DOUBTS = 3  # answers in a row that do not fit what is here before it is given up for them
 LEAVE_SECONDS = 1.5  # that a stopped transfer waits for its connections
 
 OnBytes = Callable[[int, int | None], None]
@@ -78,6 +80,7 @@ class Segment:
     end: int | None
     since: float = field(default_factory=time.monotonic)
     begun_at: int = -1
+    until: int | None = None  # where the answer under way ends, by its own word
 
     def __post_init__(self) -> None:
         self.begun_at = self.at
@@ -114,11 +117,11 @@ def ignore(*_args: Any, **_facts: Any) -> None:
     """Nobody is watching."""
 
 
-def content_range(response: httpx.Response) -> tuple[int, int, int] | None:
-    """(first, last, total) of a 206."""
-    value = response.headers.get("content-range", "").strip()
-    found = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", value)
-    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+def content_range(response: httpx.Response) -> tuple[int, int, int | None] | None:
+    """(first, last, total) of a 206; a server may leave the total open."""
+    value = response.headers.get("content-range", "").strip().lower()
+    found = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", value)
+    return (int(found[1]), int(found[2]), None if found[3] == "*" else int(found[3])) if found else None
 
 
 @dataclass
@@ -142,6 +145,7 @@ class Transfer:
     received: int = 0
     arrived: int = 0  # the same before it is written: about right, and even
     requests: int = 0
+    doubts: int = 0
     had: int = 0
     credited: int = 0
     last_progress: float = field(default_factory=time.monotonic)
@@ -430,32 +434,59 @@ class Transfer:
         self._settle(total, _strong_etag(response), segment)
         return not segment.complete
 
-    def _partial_body(self, response: httpx.Response, segment: Segment) -> int:
-        """The file's length from a 206. Raises StartOver(plain) when the range is not the one asked for."""
+    def _partial_body(self, response: httpx.Response, segment: Segment) -> int | None:
+        """The file's length from a 206. Raises when the range is not the one asked for."""
         found = content_range(response)
-        if self.job.plain:
-            raise HubError(f"{self.job.transport.name} answers with a part of {self.job.what} nobody asked for")
         if found is None:
-            raise StartOver("the server does not say which part it sends", plain=True)
+            return self._doubt("the server does not say which part it sends", plain=True)
         start, last, total = found
-        if start != segment.at or not start <= last < total:
-            raise StartOver("the server sends another part than asked for", plain=True)
-        self.ranges = True
+        if self.job.plain and (start, last + 1) != (0, total):
+            raise HubError(f"{self.job.transport.name} answers with a part of {self.job.what} nobody asked for")
+        if start != segment.at or last < start or (total is not None and last >= total):
+            return self._doubt("the server sends another part than asked for", plain=True)
+        self.ranges = not self.job.plain
+        segment.until = last + 1
         return total
 
     def _whole(self, response: httpx.Response, segment: Segment) -> int | None:
         """The length from a 200, which holds the file from its beginning."""
         length = response.headers.get("content-length", "")
         total = int(length) if re.fullmatch(r"\d{1,19}", length) else None
+        segment.until = None
+        if total == 0 and (self.job.size or self.total):
+            name = self.job.transport.name
+            raise Transient(VerificationFailed(f"{name} sends an empty file instead of {self.job.what}"), tries=4)
         if segment.at:
-            if self.total is not None and (total != self.total or self._is_other(_strong_etag(response))):
-                raise StartOver("the file changed on the server", renamed=total == self.total)
+            self._check_same(total, _strong_etag(response))
             if self._hand_back(segment):
                 raise Handed
-            raise StartOver("the server cannot continue a file", plain=True)
+            return self._doubt("the server cannot continue a file", plain=True)
         if not self.job.plain and response.headers.get("accept-ranges", "").lower() == "bytes":
             self.ranges = True  # some storages answer 200 to `bytes=0-` and 206 to anything else
         return total
+
+    def _doubt(self, reason: str, *, plain: bool = False) -> NoReturn:
+        """An answer that does not fit what is here. A single one of a server that stumbles costs nothing of it."""
+        with self.lock:
+            self.doubts += 1
+            once_more = self.doubts < DOUBTS and bool(self.had or self.received)
+        if once_more:
+            raise Transient(HubUnavailable(reason), tries=2 * DOUBTS)
+        raise StartOver(reason, plain=plain)
+
+    def _check_same(self, total: int | None, etag: str | None) -> None:
+        """Whether an answer is about the file that is here. A length that fits the hub's promise worse is a lie."""
+        known = self.total
+        if known is None or (total in (None, known) and not self._is_other(etag)):
+            return
+        size = self.job.size or 0
+        if total is not None and self._is_promised(known) and abs(known - size) < abs(total - size):
+            raise Transient(self._wrong_size(total), tries=DOUBTS)
+        raise StartOver("the file changed on the server", renamed=total in (None, known))
+
+    def _is_promised(self, total: int) -> bool:
+        size = self.job.size
+        return bool(self.job.sha256) and size is not None and abs(total - size) <= SIZE_TOLERANCE
 
     def _hand_back(self, segment: Segment) -> bool:
         with self.lock:
@@ -471,17 +502,20 @@ class Transfer:
 
     def _settle(self, total: int | None, etag: str | None, segment: Segment) -> None:
         """Take over what the first answer says about the file, and hold later ones against it."""
+        self._check_same(total, etag)
+        if self.total is None and total is not None:
+            try:
+                self._check_size(total)
+            except VerificationFailed as error:  # one answer's word: another may know better
+                raise Transient(error, tries=DOUBTS) from None
         with self.lock:
             known = self.total
-            if known is not None and (total != known or self._is_other(etag)):
-                raise StartOver("the file changed on the server", renamed=total == known)
             self.etag = self.etag or etag
-            if known is None and total is not None:
-                self.total = total
+            self.total = total if known is None else known
+            self.doubts = 0
             if segment.end is None:
-                segment.end = total
+                segment.end = self.total
         if known is None and total is not None:
-            self._check_size(total)
             self._note_down(total)
 
     def _note_down(self, total: int) -> None:
@@ -493,11 +527,15 @@ class Transfer:
         claimed = self.job.size
         slack = SIZE_TOLERANCE if self.job.sha256 is None else max(1 << 20, (claimed or 0) // 100)
         if claimed and abs(total - claimed) > slack:
-            raise VerificationFailed(
-                f"{self.job.what} has {total} bytes where {self.job.transport.name} promised {claimed}",
-                hint="the hub's record or its file is wrong; nothing was kept",
-                details={"expected": claimed, "found": total},
-            )
+            raise self._wrong_size(total)
+
+    def _wrong_size(self, total: int) -> VerificationFailed:
+        kept = "what came so far is kept" if self.had or self.received else "nothing was kept"
+        return VerificationFailed(
+            f"{self.job.what} has {total} bytes where {self.job.transport.name} promised {self.job.size}",
+            hint=f"the hub's record or its file is wrong; {kept}",
+            details={"expected": self.job.size, "found": total},
+        )
 
     def _past_the_end(self, response: httpx.Response, segment: Segment) -> bool:
         found = re.fullmatch(r"bytes \*/(\d{1,19})", response.headers.get("content-range", "").strip())
@@ -507,12 +545,15 @@ class Transfer:
                 self.total = segment.end = total
             self.job.partial.size = total
             return False
-        raise StartOver("the server has fewer bytes than are here", plain=total is None)
+        if total is None or total > segment.at:
+            return self._doubt("the server says that there is nothing where it has more", plain=total is None)
+        self._check_same(total, None)
+        raise StartOver("the server has fewer bytes than are here")
 
     def _refuse(self, response: httpx.Response) -> None:
         """Any other status. A storage that refuses its signed link only means that a new one is needed."""
         url = str(response.url)
-        if response.status_code in (400, 401, 403, 410) and not same_hub(url, self.job.transport.base_url):
+        if response.status_code in (400, 401, 403, 410) and self._is_storage(url):
             raise Transient(
                 HubUnavailable(
                     f"the storage of {self.job.transport.name} refuses the links it was given (status "
@@ -525,6 +566,13 @@ class Transfer:
             raise Transient(error, tries=2)  # download routes say 404 also when their storage stumbles
         raise error
 
+    def _is_storage(self, url: str) -> bool:
+        """Whether we were sent on from the hub's routes: to another host, or to signed links on its own."""
+        asked = str(self.job.url).split("?")[0]
+        if not same_hub(url, self.job.transport.base_url):
+            return True
+        return not urlsplit(url).path.startswith("/api/") and url.split("?")[0] != asked and not is_login_page(url)
+
     def _check_page(self, response: httpx.Response) -> None:
         """A web page or an error in the place of a file (status 200) is the field's classic corrupt download."""
         name = self.job.transport.name
@@ -533,9 +581,9 @@ class Transfer:
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind not in {"text/html", "application/xhtml+xml", "application/json", "application/problem+json"}:
             return
-        length = response.headers.get("content-length", "")
-        promised = self.job.size if self.job.sha256 else None
-        if promised is not None and length.isdecimal() and abs(int(length[:19]) - promised) <= SIZE_TOLERANCE:
+        found = content_range(response) if response.status_code == 206 else None
+        length = str(found[2]) if found else response.headers.get("content-length", "")
+        if length.isdecimal() and self._is_promised(int(length[:19])):
             return  # a configuration or a workflow may well be JSON, and its SHA256 decides
         page = b""
         for piece in response.iter_raw():
@@ -591,8 +639,12 @@ class Transfer:
                 self._store(buffer, segment)
         if segment.end is None:
             self._end_without_length(segment)
-        elif not segment.complete and not self.halt.is_set():
+        elif not segment.complete and not self.halt.is_set() and not self._is_piece(segment):
             raise Transient(HubUnavailable(f"the connection ended {segment.left} bytes early"))
+
+    def _is_piece(self, segment: Segment) -> bool:
+        """Some servers give a large range piece by piece, and say so: the next one is asked for at once."""
+        return segment.at == segment.until and segment.at - segment.begun_at >= ENOUGH
 
     def _sniff(self, start: bytes) -> None:
         if self.job.sha256 is None and looks_like_html(start):

@@ -10,7 +10,6 @@ a public hub to a private address is refused. HTTP/1.1 throughout; proxies and s
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import re
@@ -35,8 +34,9 @@ from hubctl.errors import (
     TokenRejected,
     UsageError,
 )
+from hubctl.hubs.addresses import is_private
 from hubctl.hubs.ratelimit import CallBudget
-from hubctl.hubs.redact import guard_logging, redact, short
+from hubctl.hubs.redact import guard_logging, hide, redact, short
 from hubctl.hubs.refusals import Answer, has_edge_marks, is_login_page, is_transient, looks_like_html, refusal
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ READ_BYTES = 256 * 1024  # read from a socket at once; four times httpcore's own
 LARGE = 1024 * 1024
 KNOWN_PARSERS = frozenset({"0.14.0", "0.15.0", "0.16.0"})  # of h11: a piece of a body is all that was read of it
 REDIRECTS = 10
+CERTIFICATES = (
+    "nothing was sent; where a company inspects its traffic, its certificate belongs into the system's store, or "
+    "SSL_CERT_FILE names it"
+)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between tries
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
@@ -90,18 +94,6 @@ def _in_family(host: str) -> bool:
     return any(host in (domain, f"www.{domain}", f"api.{domain}") for domain in CIVITAI_DOMAINS)
 
 
-def is_private(host: str, resolve: Callable[..., Any] = socket.getaddrinfo) -> bool:
-    """Whether a host is, or resolves to, an address that is not on the public internet."""
-    try:
-        addresses = [ipaddress.ip_address(host.strip("[]"))]
-    except ValueError:
-        try:
-            addresses = [ipaddress.ip_address(str(found[4][0]).split("%")[0]) for found in resolve(host, None)]
-        except (OSError, ValueError, UnicodeError):
-            return False  # it cannot be connected to either
-    return any(not address.is_global for address in addresses)
-
-
 class Transport:
     """HTTP to one hub. Thread-safe; close it when done.
 
@@ -124,6 +116,7 @@ class Transport:
     ) -> None:
         self.base_url, self.name = base_url.rstrip("/"), name
         self.login = Login(self.base_url, token)
+        hide(token)
         self.offline, self.timeout, self.patience, self.user_agent = offline, timeout, patience, user_agent
         self._lan = lan
         self._budget = CallBudget(cache_dir, "://".join(origin(self.base_url)[:2]))
@@ -140,9 +133,14 @@ class Transport:
 
     @property
     def client(self) -> httpx.Client:
+        from hubctl.hubs import lines
+
         with self._lock:
             if self._client is None:
-                self._client = make_client(timeout=self.timeout, user_agent=self.user_agent)
+                own = (urlsplit(self.base_url).hostname or "").lower()
+                allowed = None if self.lan else lines.refuse_private(own, self.name)
+                client = make_client(timeout=self.timeout, user_agent=self.user_agent)
+                self._client = lines.use(client, allowed)
             return self._client
 
     def close(self) -> None:
@@ -245,16 +243,15 @@ class Transport:
         for _ in range(REDIRECTS):
             self._check_scheme(url)
             extra = {"Content-Type": "application/json"} if content is not None else {}
-            request = self.client.build_request(
-                method, url, headers={**(headers or {}), **extra, **self.login.headers_for(url)}, content=content
-            )
             try:
+                request = self.client.build_request(
+                    method, url, headers={**(headers or {}), **extra, **self.login.headers_for(url)}, content=content
+                )
                 response = self.client.send(request, stream=True)
+            except (httpx.InvalidURL, UnicodeError):  # ours, or a Location: httpx parses those, followed or not
+                raise self._no_address() from None
             except httpx.HTTPError as error:
-                connecting = isinstance(error, httpx.ConnectError)
-                raise Transient(
-                    self._unreachable(url, error), tries=3 if connecting else 12, connecting=connecting
-                ) from None
+                raise self._no_answer(url, error) from None
             try:
                 if response.status_code not in REDIRECT_STATUSES or "location" not in response.headers:
                     with self._broken_lines(url):
@@ -264,6 +261,17 @@ class Transport:
             finally:
                 response.close()
         raise HubError(f"{self.name} sends us round in circles for {what}", hint="this is the hub's to mend")
+
+    def _no_answer(self, url: str, error: httpx.HTTPError) -> Transient:
+        import httpx
+
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):  # asking again changes nothing
+            return Transient(self._unreachable(url, error), tries=1)
+        connecting = isinstance(error, httpx.ConnectError)
+        return Transient(self._unreachable(url, error), tries=3 if connecting else 12, connecting=connecting)
+
+    def _no_address(self) -> HubError:
+        return HubError(f"{self.name} gave an address that is no web address", hint="this is the hub's to mend")
 
     @contextlib.contextmanager
     def _broken_lines(self, url: str) -> Iterator[None]:
@@ -279,11 +287,11 @@ class Transport:
         try:
             target = urljoin(url, location)
             parts = urlsplit(target)
-            host = parts.hostname
+            host = parts.hostname if origin(target)[2] else None
         except ValueError:
             host = None
         if not host or parts.scheme not in {"http", "https"}:
-            raise HubError(f"{self.name} sends us to an address that is no web address")
+            raise self._no_address()
         if urlsplit(url).scheme == "https" and parts.scheme == "http":
             raise HubError(f"{self.name} sends us from a secure address to an open one ({host})")
         if not self.lan and is_private(host):
@@ -296,7 +304,7 @@ class Transport:
 
     def _check_scheme(self, url: str) -> None:
         if urlsplit(url).scheme not in {"http", "https"}:
-            raise HubError(f"{self.name} gave an address that is no web address")
+            raise self._no_address()
 
     def _unreachable(self, url: str, error: Exception) -> HubUnavailable:
         import httpx
@@ -304,11 +312,13 @@ class Transport:
         host = urlsplit(url).hostname or self.name
         who = self.name if same_hub(url, self.base_url) else f"{short(host, 80)}, where {self.name} keeps its files,"
         if isinstance(error, httpx.ReadTimeout):
-            return HubUnavailable(f"{who} sent nothing for {self.timeout:g} s")
+            slow = "slowly" in str(error)  # ours, of `lines`
+            return HubUnavailable(f"{who} {'answers too slowly' if slow else f'sent nothing for {self.timeout:g} s'}")
         if isinstance(error, httpx.ConnectTimeout):
             return HubUnavailable(f"{who} does not answer")
         if isinstance(error, httpx.ConnectError):
-            return HubUnavailable(f"{who} cannot be reached: {_reason(error) or 'no connection'}")
+            hint = CERTIFICATES if "CERTIFICATE_VERIFY_FAILED" in str(error) else None
+            return HubUnavailable(f"{who} cannot be reached: {_reason(error) or 'no connection'}", hint=hint)
         return HubUnavailable(f"the connection to {who} broke: {_reason(error) or type(error).__name__}")
 
     # --- refusals -----------------------------------------------------------------------------------------------------
@@ -370,12 +380,15 @@ def make_client(*, timeout: float, user_agent: str) -> httpx.Client:
 
     Raises UsageError for a proxy that cannot be used.
     """
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import httpcore
     import httpx
 
     guard_logging()
     httpcore.HTTP11Connection.READ_NUM_BYTES = READ_BYTES
     direct = {f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")}
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     try:
         return httpx.Client(
             verify=_certificates(),
@@ -384,6 +397,7 @@ def make_client(*, timeout: float, user_agent: str) -> httpx.Client:
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+            cookies=no_cookies,  # none is kept, so none can reach another host
             mounts=direct,
         )
     except ImportError:  # httpx speaks SOCKS through a package of its own
@@ -477,8 +491,9 @@ def _line_of(response: httpx.Response) -> socket.socket | None:
     if stream is None or response.http_version != "HTTP/1.1" or not known:
         return None
     line, encrypted = stream.get_extra_info("socket"), stream.get_extra_info("ssl_object")
-    direct = isinstance(line, socket.socket) and encrypted in (None, line)  # not so: TLS to a proxy, with TLS inside
-    return line if direct else None
+    if not isinstance(line, socket.socket) or encrypted is not getattr(line, "_sslobj", None):
+        return None  # TLS to a proxy, with TLS inside
+    return line
 
 
 def _answer(response: httpx.Response, body: bytes) -> Answer:

@@ -275,7 +275,8 @@ def test_origins_and_private_addresses() -> None:
         "100.64.0.1",
     ):
         assert is_private(host)
-    assert not is_private("1.1.1.1")
+    for host in ("1.1.1.1", "2606:4700:4700::1111", "[::ffff:1.1.1.1]", "64:ff9b::101:101"):
+        assert not is_private(host)
     assert is_private("looks-public.test", lambda *_: [(0, 0, 0, "", ("10.0.0.1", 0))])
 
 
@@ -348,6 +349,24 @@ def test_secrets_do_not_survive_redaction(caplog: pytest.LogCaptureFixture) -> N
     assert "sekrit" not in caplog.text
 
 
+def test_a_key_is_hidden_wherever_a_hub_repeats_it() -> None:
+    key = "k3y/with+odd=signs"
+    said_so = answer({"message": f"the key {key} (k3y%2Fwith%2Bodd%3Dsigns) is not known"}, 400)
+    with RudeHub(b"", token=key, answers={"/api/v1/models/5": said_so}) as rude, connect(rude, token=key) as hub:
+        with pytest.raises(errors.HubError) as caught:
+            hub.model(5)
+        assert "the key *** (***) is not known" in caught.value.message
+    headers = "[(b'Set-Cookie', b'sid=c00kie'), (b'X', b'y')] socks5://u:pr0xypw@h:1"
+    assert not any(secret in redact(headers) for secret in ("c00kie", "pr0xypw"))
+
+
+def test_headers_that_never_end_are_given_up() -> None:
+    """A byte now and then, each in time: it is the answer that has to be."""
+    rude = RudeHub(b"x" * 1000, misdeeds={"loris": 1000})
+    with rude, connect(rude, timeout=0.3, patience=1.0) as hub, pytest.raises(errors.HubUnavailable, match="slowly"):
+        hub.picture(rude.link)
+
+
 @given(st.from_regex(r"[A-Za-z0-9]{12,40}", fullmatch=True), st.sampled_from(["token", "sig", "X-Amz-Signature", "q"]))
 def test_any_query_value_is_hidden(secret: str, name: str) -> None:
     assert secret not in redact(f"GET https://host.test/a/b?limit=3&{name}={secret}")
@@ -391,6 +410,17 @@ def test_retry_after_in_both_spellings() -> None:
     assert retry_after({"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT"}, now) == 60
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "nan"}) is None
+    assert retry_after({"retry-after": "-5"}) == 0
+    assert retry_after({"retry-after": "99999999999999"}) == 30 * 86400
+    assert retry_after({"retry-after": "Wed, 31 Dec 9999 23:59:59 GMT"}, now) == 30 * 86400
+    dated = {"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT", "date": "Thu, 01 Jan 2026 00:00:30 GMT"}
+    assert retry_after(dated) == 30  # by the server's clock, whatever ours says
+
+
+@given(st.text(max_size=40))
+def test_any_retry_after_is_a_bounded_wait(value: str) -> None:
+    wait = retry_after({"retry-after": value, "date": value})
+    assert wait is None or 0 <= wait <= 30 * 86400
 
 
 def test_plugins_are_found_by_name() -> None:
