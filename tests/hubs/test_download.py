@@ -750,8 +750,10 @@ def crews(folder: Path, paces: list[float], *, connections: int = 16, limit: int
         transfer._hire()
         counts, now = [], 1.0
         for pace in paces:
-            transfer._widen(now + 0.5)
-            now += 1.5
+            if transfer.watched_bytes is None:  # the new ones are at work by now
+                now += 0.5
+                transfer._widen(now)
+            now += 1.0
             transfer.arrived += int(pace)
             transfer._widen(now)
             counts.append(len(transfer.workers))
