@@ -148,12 +148,22 @@ def hubctl(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: runs one command line and exits with its status."""
+    _open_closed_streams()
     status = run(sys.argv[1:] if argv is None else argv)
     if status == INTERRUPTED:
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
     raise SystemExit(status)
+
+
+def _open_closed_streams() -> None:
+    """`hubctl list >&-`: nobody reads, and the next file opened (the index) must not become its standard output."""
+    import os
+
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:  # the lowest that is free
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def run(argv: Sequence[str]) -> int:

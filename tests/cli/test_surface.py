@@ -175,3 +175,21 @@ def test_a_number_that_is_a_model_and_a_version_here_is_refused_with_both(
     assert "5@11" in outcome.err
     assert "6@5" in outcome.err
     assert hubctl(command, "5@11", "--offline", "--json").json["schema"] == f"hubctl.{command}/1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors")
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_are_no_accident(closed: tuple[int, ...], hubctl: Run, home: Path) -> None:
+    with Registry.open(home) as registry:
+        put(registry, b"one")
+    for argv, status in ((["list"], 0), (["rm", "1"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "hubctl", *argv],
+            preexec_fn=lambda: [os.close(number) for number in closed],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+    assert hubctl("list", "-q").out == "1@11\n"
+    with Registry.open(home) as registry:
+        assert registry.check() == []
