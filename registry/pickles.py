@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "torch": {
         "Size", "device", "Tensor", "dtype", "FloatTensor", "HalfTensor", "float32", "float16", "bfloat16", "float64",
         "float", "half", "double", "int64", "int32", "int16", "int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2",
+        "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "uint16", "uint32", "uint64", "complex64", "complex32",
         "per_tensor_affine", "per_channel_affine", "strided", "contiguous_format", "preserve_format",
     },
     "torch.serialization": {"_get_layout"},

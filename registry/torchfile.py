@@ -15,6 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,8 +43,12 @@ STORAGES = {
 DTYPES = {
     "float32": "F32", "float": "F32", "float16": "F16", "half": "F16", "bfloat16": "BF16", "float64": "F64",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "uint16": "U16", "uint32": "U32", "uint64": "U64",
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
+WRAPPERS = (
+    "state_dict", "params_ema", "params", "model_state_dict", "g_ema", "ema_model", "model", "net", "netG", "generator",
+)  # fmt: skip
 EVERYDAY = {"torch", "collections", "numpy", "__builtin__", "builtins", "_codecs"}
 NUMPY = {"f4": "F32", "f2": "F16", "f8": "F64", "i8": "I64", "i4": "I32", "i2": "I16", "i1": "I8", "u1": "U8"}
 
@@ -66,26 +71,50 @@ def read(path: Path) -> Header:
 
 def listing(pickled: Pickle) -> Header:
     """The tensors inside what a walked pickle would have made."""
+    weights = _weights(pickled.value)
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
+    if weights is not pickled.value:  # what stands beside them: the step, the optimiser's memory
+        tensors = {name: value for name, value in _leaves(weights) if isinstance(value, Tensor)}
     for name, value in _leaves(pickled.value):
         if isinstance(value, Tensor):
-            tensors[name] = value
+            if weights is pickled.value:
+                tensors[name] = value
         elif len(plain) < 200 and "." not in name:
             plain[name] = value[:20_000] if isinstance(value, str) else value
     notes = []
     modules = sorted({found.module.split(".")[0] for found in pickled.imports} - EVERYDAY)
     if modules:
         plain["pickle imports"] = ", ".join(modules[:20])
-    if "state_dict" in plain or any(name.startswith("state_dict.") for name in tensors):
-        tensors = {name.removeprefix("state_dict."): tensor for name, tensor in tensors.items()}
-    for wrapper in ("params_ema.", "params.", "model_state_dict.", "g_ema."):
-        if any(name.startswith(wrapper) for name in tensors):
-            tensors = {n.removeprefix(wrapper): t for n, t in tensors.items() if n.startswith(wrapper)}
-            break
     if len(tensors) >= MOST_TENSORS:
         notes.append(f"only the first {MOST_TENSORS:,} tensors were listed")
     return Header(tensors, plain, format="pt", notes=tuple(notes))
+
+
+def _weights(root: Any) -> Any:
+    """The table that trainers wrap: `{"state_dict": …}`, `{"params_ema": …, "params": …}`, `[weights, settings]`."""
+    for _ in range(4):
+        if isinstance(root, list | tuple) and not isinstance(root, Global | Persistent):
+            inner = next((each for each in root[:8] if _is_table_of_tensors(each)), None)
+        else:
+            table = _table(root)
+            inner = next((table[key] for key in WRAPPERS if _is_table_of_tensors(table.get(key))), None)
+        if inner is None:
+            return root
+        root = inner
+    return root
+
+
+def _table(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else value.items if isinstance(value, Call) else {}
+
+
+def _is_table_of_tensors(value: Any, depth: int = 2) -> bool:
+    """… or of such tables, by their names."""
+    table = _table(value)
+    if any(_tensor(each) is not None for each in islice(table.values(), 64)):
+        return True
+    return depth > 0 and any(_is_table_of_tensors(table[key], depth - 1) for key in WRAPPERS if key in table)
 
 
 def open_zip(file: IO[bytes]) -> zipfile.ZipFile:

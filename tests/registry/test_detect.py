@@ -1010,6 +1010,22 @@ def test_embeddings_hypernetworks_and_others_in_torch_files(tmp_path: Path) -> N
     assert (found.kind, found.details) == ("upscaler", {"scale": 4})
 
 
+def test_what_a_trainer_keeps_beside_the_weights_is_not_counted(tmp_path: Path) -> None:
+    import torch
+
+    weights = {f"{LDM}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(320, 768)}
+    memory = {"state": {0: {"exp_avg": torch.zeros(320, 768)}}, "param_groups": [{"lr": 1e-4}]}
+    for name, value in {
+        "lightning": {"epoch": 1, "state_dict": weights, "optimizer_states": [memory], "callbacks": {}},
+        "twice": {"model": {"params_ema": weights, "params": weights}, "optimizer": memory},
+        "listed": [weights, {"step": 5}],
+    }.items():
+        found = detect.inspect(saved(tmp_path, f"{name}.ckpt", value))
+        assert (found.base_family, found.tensors, found.parameters) == ("sd1", 1, 320 * 768), name
+    lightning = detect.inspect(tmp_path / "lightning.ckpt")
+    assert lightning.metadata["epoch"] == 1
+
+
 def gguf(tensors: Mapping[str, tuple[tuple[int, ...], int]], **pairs: Any) -> bytes:
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
