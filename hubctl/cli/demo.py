@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +55,9 @@ def _wait(url: str, user_home: Path) -> None:
     for command in (f"search {STORY}", "search", "install 4201", "images 4201", "doctor"):
         _out.say(f"  hubctl {command}")
     _out.say("Ctrl-C stops the hub")
-    threading.Event().wait()
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    _out.say("stopped")
 
 
 @contextmanager
@@ -146,7 +148,5 @@ def _show(path: str | None) -> None:
     if opener is None and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         opener = "xdg-open"
     if opener:
-        import contextlib
-
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             subprocess.Popen([opener, path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603

@@ -193,3 +193,18 @@ def test_closed_streams_are_no_accident(closed: tuple[int, ...], hubctl: Run, ho
     assert hubctl("list", "-q").out == "1@11\n"
     with Registry.open(home) as registry:
         assert registry.check() == []
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback() -> None:
+    script = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from hubctl.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
