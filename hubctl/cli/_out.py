@@ -200,10 +200,10 @@ def size(count: float | None) -> str:
 
 
 def number(count: int | None) -> str:
-    """1234567 → `1.2M`."""
+    """1234567 → `1.2M`, 3468800000 → `3.5B`."""
     if count is None:
         return "–"
-    for limit, unit in ((1_000_000, "M"), (1_000, "k")):
+    for limit, unit in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
         if abs(count) >= limit:
             return f"{count / limit:.1f}{unit}"
     return str(count)

@@ -311,6 +311,7 @@ def _resource(r: dict[str, Any]) -> str:
 
 def _show_model(data: dict[str, Any], full: bool) -> None:
     shown = ("kind", "architecture", "base_family", "base_model_guess", "precision", "format", "layout")
+    listed = bool(data["tensors"])
     ranks, touches = data["ranks"], data["touches"]
     rank = f"{data['rank']} (of most layers; {', '.join(ranks)})" if len(ranks) > 1 else data["rank"]
     training = {k: v for k, v in data["training"].items() if not isinstance(v, dict)}
@@ -327,22 +328,26 @@ def _show_model(data: dict[str, Any], full: bool) -> None:
             *((name.replace("_", " "), value) for name, value in data["details"].items()),
             ("prediction", data["prediction"]),
             ("trained at", data["resolution"]),
-            ("tensors", data["tensors"]),
+            ("tensors", data["tensors"] if listed else "none listed: only metadata"),
             ("parameters", _out.number(data["parameters"]) if data["parameters"] else None),
             ("size", _out.size(data["bytes"])),
             ("trigger words", list(words)),
             ("frequent tags", [f"{tag} ({count})" for tag, count in list(data["tag_frequency"].items())[:12]]),
             ("pickle", _pickle(data.get("pickle"))),
-            *((name, value) for name, value in data["hashes"].items()),
             *((f"hub: {name}", _found(value)) for name, value in (data.get("known") or {}).items()),
         ]
     )
+    if data["hashes"]:
+        _out.line()
+        width = max(map(len, data["hashes"]))
+        for name, value in data["hashes"].items():  # never folded: they are there to be copied
+            _out.line(f"{name:<{width}}  {value}")
     for note in data["notes"]:
         _out.say(f"· {note}")
     if full and training:
         _out.line()
         _out.table(
-            ["training", "value"], [(key.replace("_", " "), str(value)[:400]) for key, value in training.items()]
+            ["training", "value"], [(key.replace("_", " "), _training(key, value)) for key, value in training.items()]
         )
     if full and data["tag_frequency"]:
         _out.line()
@@ -350,9 +355,27 @@ def _show_model(data: dict[str, Any], full: bool) -> None:
     metadata = data.get("metadata") or {}
     if full and metadata:
         _out.line()
-        _out.table(["metadata", "value"], [(key, str(value)[:400]) for key, value in sorted(metadata.items())])
+        _out.table(["metadata", "value"], [(key, _cut(value)) for key, value in sorted(metadata.items())])
     elif metadata:
         _out.say(f"{_out.plural(len(metadata), 'metadata entry', 'metadata entries')} with --full")
+
+
+LONGEST_SHOWN = 400
+
+
+def _cut(value: Any) -> str:
+    """A metadata value for a table; tables of tags are megabytes, and whole in --json --full."""
+    text = str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}… ({len(text):,} characters)"
+
+
+def _training(key: str, value: Any) -> str:
+    """`started at` as a date: trainers write seconds since 1970."""
+    if key in {"started_at", "finished_at"} and isinstance(value, int | float) and 0 < value < 1e11:
+        from datetime import UTC, datetime
+
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
+    return _cut(value)
 
 
 def _pickle(report: dict[str, Any] | None) -> str | None:

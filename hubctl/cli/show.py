@@ -326,7 +326,7 @@ def to_paste(page: Page) -> None:
     else:
         rows += [(title, other) for other in usage.others[:limit]]
     if negative or embeddings or usage.negative:
-        rows.append(("negative prompt", usage.negative or negative or ", ".join(embeddings)))
+        rows.append(("negative prompt", (usage.negative or negative or ", ".join(embeddings)).rstrip(" ,")))
     if negative and not all(each.casefold() in negative.casefold() for each in embeddings):
         rows.append(("with embeddings", ", ".join(embeddings)))
     if settings := infotext_line(page.settings):
@@ -503,6 +503,10 @@ def _next_steps(page: Page) -> None:
     images, known = page.examples
     ref = f"{page.model.id}@{page.version.id}"
     if images:
-        _out.say(f"\n{_out.plural(images, 'example image')}, {known} with their settings: `hubctl images {ref}`")
+        if known == images:
+            told = "with its settings" if images == 1 else "all with their settings"
+        else:
+            told = f"{known or 'none'} with {'its' if images == 1 else 'their'} settings"
+        _out.say(f"\n{_out.plural(images, 'example image')}, {told}: `hubctl images {ref}`")
     if page.installed is None:
         _out.say(f"install it: `hubctl install {ref}`")

@@ -64,6 +64,23 @@ def test_a_person_reads_a_table(hubctl: Run, tmp_path: Path) -> None:
     assert "\x1b" not in full
 
 
+def test_on_a_narrow_terminal_hashes_stay_whole_and_cuts_are_marked(
+    hubctl: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    path = lora(tmp_path / "a.safetensors", ss_training_started_at="1680822835.86", ss_long="x" * 900)
+    shown = hubctl("inspect", path, "--full").out
+    sha256 = hubctl("inspect", path, "--json").json["hashes"]["SHA256"]
+    assert any(line.split() == ["SHA256", sha256] for line in shown.splitlines())
+    assert "2023-04-06 23:13 UTC" in shown
+    assert "(900 characters)" in " ".join(shown.split())
+
+
+def test_a_header_without_tensors_says_so(hubctl: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.header.json").write_text('{"__metadata__": {"ss_network_module": "networks.lora"}}')
+    assert "only metadata" in hubctl("inspect", tmp_path / "a.header.json").out
+
+
 def test_hashing_can_be_left_out(hubctl: Run, tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", sshs_model_hash="ab" * 32)
     assert hubctl("inspect", path, "--no-hashes", "--json").json["hashes"] == {"sshs_model_hash": "AB" * 32}
