@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import pictures, sidecars
+from registry import layouts, outside, pictures, sidecars
 from registry.errors import KnownError
-from registry.fs import write_atomic
 from registry.uis import File, LinkAction, Ui
 
 if TYPE_CHECKING:
@@ -27,34 +26,56 @@ if TYPE_CHECKING:
 PREVIEWS = "previews"  # previews/<source>/<version id>.<suffix>: pictures a person put beside an adopted file
 SHOWN = frozenset({"png", "jpeg", "webp", "gif"})  # what UIs show as a preview
 LARGEST_PREVIEW = 16 << 20
+CHUNK = 50  # files between two turns of others
+Fetch = Callable[[str], bytes]
 
 
 def write(
-    registry: Registry, each: Ui, shown: Sequence[tuple[File, Path]], *, dry_run: bool,
-    picture: Callable[[str], bytes] | None,
-) -> list[LinkAction]:  # fmt: skip
-    if not each.sidecars:
-        return []
+    registry: Registry, each: Ui, shown: Sequence[tuple[File, Path]], *, dry_run: bool, picture: Fetch | None
+) -> list[LinkAction]:
+    """Bring the sidecars of shown files up to date. Nobody makes or removes names meanwhile, so that none is written
+    beside a file that just went; pictures are fetched before."""
+    out: list[LinkAction] = []
+    for start in range(0, len(shown) if each.sidecars else 0, CHUNK):
+        chunk = shown[start : start + CHUNK]
+        if dry_run:
+            out += _write_some(registry, each, chunk, dry_run=True)
+            continue
+        if "preview" in each.sidecars and picture is not None:
+            _fetch(registry, chunk, picture)
+        with registry.linking():
+            if registry.rows("SELECT 1 FROM ui WHERE name = ?", (each.name,)):
+                out += _write_some(registry, each, chunk, dry_run=False)
+    return out
+
+
+def _fetch(registry: Registry, shown: Sequence[tuple[File, Path]], picture: Fetch) -> None:
+    for file, path in shown:
+        item = registry.get(file.version_id, source=file.source)
+        if item is not None and not _has_preview(path):
+            _picture_of(registry, item, picture)
+
+
+def _write_some(registry: Registry, each: Ui, shown: Sequence[tuple[File, Path]], *, dry_run: bool) -> list[LinkAction]:
     out: list[LinkAction] = []
     for file, path in shown:
         item = registry.get(file.version_id, source=file.source)
-        if item is None or (not dry_run and not path.exists()):
-            continue
-        try:
-            card = _card(registry, item, file, path)
-        except FileNotFoundError:  # removed meanwhile
-            continue
+        if item is None or all(f.sha256 != file.sha256 for f in item.files) or not (dry_run or path.exists()):
+            continue  # removed or replaced meanwhile
         for tool in each.sidecars:
             if tool == "preview":
-                out += _write_preview(registry, each, item, file, path, dry_run=dry_run, picture=picture)
-            else:
+                out += _write_preview(registry, each, item, file, path, dry_run=dry_run)
+            elif (card := _card(registry, item, file, path)) is not None:
                 out += _write_one(registry, each, tool, card, file, dry_run=dry_run)
     return out
 
 
-def _card(registry: Registry, item: Installed, file: File, path: Path) -> sidecars.Card:
+def _card(registry: Registry, item: Installed, file: File, path: Path) -> sidecars.Card | None:
     wire_file = next((f for f in item.version.files if f.id == file.file_id), None)
-    status = registry.blob_path(file.sha256).stat()
+    try:
+        status = registry.blob_path(file.sha256).stat()
+    except OSError:
+        return None
     return sidecars.Card(
         path=path,
         kind=file.kind or "other",
@@ -90,11 +111,11 @@ def _write_one(
         out.append(each.action("sidecar", path, file, note=tool if existing is None else f"{tool}, merged"))
     if dry_run:
         return out
-    if existing is None:  # the record first: a sidecar of ours is never unknown
-        _remember(registry, path, merged.written)
-    if merged.changed:
-        write_atomic(path, sidecars.dump(merged.data))
-    if existing is not None and (not rows or rows[0]["written"] != merged.written):
+    before = rows[0]["written"] if rows else None
+    if merged.changed:  # the record first: what is ours in a sidecar is never unknown
+        _remember(registry, path, sidecars.either(before, merged.written) if existing else merged.written)
+        outside.write(path, sidecars.dump(merged.data))
+    if existing and (merged.changed or (before or "{}") != merged.written):
         _remember(registry, path, merged.written)
     return out
 
@@ -114,7 +135,7 @@ def keep_preview(registry: Registry, source: str, version_id: int, data: bytes) 
     return pictures.put(root, source, version_id, data)
 
 
-def _picture_of(registry: Registry, item: Installed, fetch: Callable[[str], bytes] | None) -> Path | None:
+def _picture_of(registry: Registry, item: Installed, fetch: Fetch | None = None) -> Path | None:
     """A person's own picture, else the tamest of the first ten examples, fetched where that is possible."""
     if own := pictures.find(registry.home / PREVIEWS, item.source, item.version.id):
         return own
@@ -133,42 +154,99 @@ def _picture_of(registry: Registry, item: Installed, fetch: Callable[[str], byte
 
 
 def _write_preview(
-    registry: Registry, each: Ui, item: Installed, file: File, path: Path, *, dry_run: bool,
-    picture: Callable[[str], bytes] | None,
-) -> list[LinkAction]:  # fmt: skip
-    stem = path.name.removesuffix(path.suffix)
-    for mark in ("", ".preview"):
-        if any(os.path.lexists(path.with_name(stem + mark + suffix)) for suffix in sidecars.PICTURES):
-            return []
-    kept = _picture_of(registry, item, None if dry_run else picture)
+    registry: Registry, each: Ui, item: Installed, file: File, path: Path, *, dry_run: bool
+) -> list[LinkAction]:
+    kept = None if _has_preview(path) else _picture_of(registry, item)
     if kept is None:
         return []
-    target = path.with_name(f"{stem}.preview{kept.suffix}")
+    target = path.with_name(f"{_stem(path)}.preview{kept.suffix}")
     if not dry_run:
-        data = kept.read_bytes()
+        try:
+            data = kept.read_bytes()
+        except FileNotFoundError:  # pruned meanwhile
+            return []
         _remember(registry, target, json.dumps({"picture": hashlib.sha256(data).hexdigest()}))
-        write_atomic(target, data)
+        outside.write(target, data)
     return [each.action("preview", target, file)]
 
 
+_ENDINGS = sorted(  # the longer ones first: `.metadata.json` ends in `.json`
+    (*sidecars.ENDINGS.values(), *(mark + picture for mark in ("", ".preview") for picture in sidecars.PICTURES)),
+    key=len,
+    reverse=True,
+)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(path.suffix)
+
+
+def _has_preview(path: Path) -> bool:
+    marked = (mark + suffix for mark in ("", ".preview") for suffix in sidecars.PICTURES)
+    return any(os.path.lexists(path.with_name(_stem(path) + ending)) for ending in marked)
+
+
+def _of(registry: Registry, path: Path) -> list[sqlite3.Row]:
+    """Rows of what we wrote beside a file."""
+    names = [str(path.with_name(_stem(path) + ending)) for ending in _ENDINGS]
+    return registry.rows(f"SELECT * FROM sidecar WHERE path IN ({','.join('?' * len(names))})", names)
+
+
 def remove(registry: Registry, path: Path) -> None:
-    """Take away what we wrote beside a file and nobody changed."""
-    stem = path.name.removesuffix(path.suffix)
-    names = [str(path.with_name(stem + ending)) for ending in sidecars.ENDINGS.values()]
-    names += [str(path.with_name(stem + mark + picture)) for mark in ("", ".preview") for picture in sidecars.PICTURES]
-    marks = ",".join("?" * len(names))
-    forget(registry, registry.rows(f"SELECT * FROM sidecar WHERE path IN ({marks})", names))
+    """Take away what we wrote beside a file and nobody changed. Within `linking`."""
+    forget(registry, _of(registry, path))
+
+
+def move(registry: Registry, old: Path, new: Path) -> None:
+    """What we wrote beside a file follows it to its new name, a person's edits in it too. Within `linking`."""
+    for row in _of(registry, old):
+        here = Path(row["path"])
+        there = new.with_name(_stem(new) + here.name.removeprefix(_stem(old)))
+        if here.is_file() and not os.path.lexists(there):
+            _remember(registry, there, row["written"])
+            here.rename(there)
+    remove(registry, old)
 
 
 def forget(registry: Registry, rows: Sequence[sqlite3.Row]) -> None:
+    """Take our values out of sidecars, and those away in which nothing else is. Within `linking`."""
     for row in rows:
         path = Path(row["path"])
         if path.name.endswith(sidecars.PICTURES):
             with contextlib.suppress(OSError):
                 if json.loads(row["written"]).get("picture") == hashlib.sha256(path.read_bytes()).hexdigest():
                     path.unlink()
-        elif (data := sidecars.load(path)) is not None and sidecars.all_ours(data, row["written"]):
-            path.unlink(missing_ok=True)
+        elif data := sidecars.load(path):
+            left = sidecars.theirs(data, row["written"])
+            if not left:
+                path.unlink(missing_ok=True)
+            elif left != data:
+                outside.write(path, sidecars.dump(left))
     if rows:
         with registry.transaction() as db:
             db.executemany("DELETE FROM sidecar WHERE path = ?", [(row["path"],) for row in rows])
+
+
+def forget_lonely(registry: Registry) -> None:
+    """Take away what stands beside nothing any more: its model file was deleted, or a kill came between two steps."""
+    names: dict[Path, set[str]] = {}
+    for row in registry.rows("SELECT * FROM sidecar ORDER BY path"):
+        path = Path(row["path"])
+        if path.parent not in names:
+            names[path.parent] = _names_in(path.parent)
+        ending = next((each for each in _ENDINGS if path.name.endswith(each)), path.suffix)
+        if not names[path.parent] or path.name.removesuffix(ending) in names[path.parent]:
+            continue  # a folder that is not there may be a drive that is away
+        with registry.linking():
+            if path.name.removesuffix(ending) not in _names_in(path.parent):
+                forget(registry, registry.rows("SELECT * FROM sidecar WHERE path = ?", (row["path"],)))
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Stems of the model files in a folder, and one of no file, unless the folder is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = [Path(entry.name) for entry in entries]
+    except OSError:
+        return set()
+    return {""} | {_stem(path) for path in paths if path.suffix.lower() in layouts.SUFFIXES}

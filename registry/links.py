@@ -165,6 +165,7 @@ def apply(
             continue
         if files is None:
             files = _files(registry, version_keys)
+            out += _leave_replaced(registry, {file.key for file in files}, dry_run=dry_run)
         if not dry_run:
             _settle(registry, each)
         found = _decide(registry, each, files)
@@ -330,8 +331,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[File]) -> _Plan:
     rows = [
         row
         for row in registry.rows("SELECT * FROM link WHERE ui = ?", (each.name,))
-        if row["inode"] is not None
-        or outside.state(row, registry.blob_path(row["sha256"]), Path(row["path"])) != "replaced"
+        if row["inode"] is not None or _state(registry, row) != "replaced"
     ]
     ours = {row["path"]: row for row in rows}
     mine: dict[tuple[str, int, str], sqlite3.Row] = {(r["source"], r["version_id"], r["sha256"]): r for r in rows}
@@ -477,7 +477,8 @@ def _perform_some(
     on_name: Callable[[str], None],
 ) -> list[LinkAction]:
     done: list[LinkAction] = []
-    changed = {action.path for action, _, _ in chunk if action.what == "relink" and not _may_relink(registry, action)}
+    before = {action.path: _row_now(registry, action.path) for action, _, _ in chunk if action.what == "relink"}
+    changed = {path for path, row in before.items() if not _may_relink(registry, row)}
     found.lost += [file for action, file, _ in chunk if action.path in changed]
     with registry.transaction() as db:  # the intent first: nothing of ours outside is ever unknown
         claims = [(step, _claim(db, each, step[0])) for step in chunk if step[0].path not in changed]
@@ -493,9 +494,10 @@ def _perform_some(
             why = "a file of yours appeared there meanwhile" if here else "it was removed meanwhile"
             found.notes.append(replace(action, what="clash" if here else "missing", note=why))
             made.append((replace(action, what="clash"), None))
+            _let_go(registry, before.get(action.path))
             continue
         if old is not None:
-            _take_away(registry, old, file.sha256)
+            _take_away(registry, old, file.sha256, to=action.path)
         made.append(outcome)
         done.append(outcome[0])
     with registry.transaction() as db:
@@ -512,12 +514,20 @@ def _perform_some(
     return done
 
 
-def _may_relink(registry: Registry, action: LinkAction) -> bool:
+def _may_relink(registry: Registry, row: sqlite3.Row | None) -> bool:
     """Whether a name that was missing or stale when it was decided is so still."""
-    row = _row_now(registry, action.path)
-    if row is None:
-        return False
-    return outside.state(row, registry.blob_path(row["sha256"]), action.path) in {"missing", "stale"}
+    return row is not None and _state(registry, row) in {"missing", "stale"}
+
+
+def _let_go(registry: Registry, row: sqlite3.Row | None) -> None:
+    """A name that was to be made again and cannot be: what is left of ours there goes."""
+    if row is not None and _state(registry, row) in {"ok", "stale"}:
+        beside.remove(registry, Path(row["path"]))
+        Path(row["path"]).unlink(missing_ok=True)
+
+
+def _state(registry: Registry, row: sqlite3.Row) -> str:
+    return outside.state(row, registry.blob_path(row["sha256"]), Path(row["path"]))
 
 
 def _row_now(registry: Registry, path: Path | str) -> sqlite3.Row | None:
@@ -608,7 +618,32 @@ def _unlink_versions(registry: Registry, version_keys: Collection[Key], *, dry_r
             "SELECT * FROM link WHERE source = ? AND version_id = ? ORDER BY path", (source, version_id)
         )
     ]
-    going = set(version_keys)
+    return _unlink_or_pass_on(registry, rows, set(version_keys), dry_run=dry_run)
+
+
+def _leave_replaced(registry: Registry, keys: Collection[Key], *, dry_run: bool) -> list[LinkAction]:
+    """Names that show bytes their version had before its file was replaced."""
+    sql = (
+        "SELECT * FROM link l WHERE l.kind != ? AND l.inode IS NOT NULL AND NOT EXISTS (SELECT 1 FROM installed_file f "
+        "WHERE f.source = l.source AND f.version_id = l.version_id AND f.sha256 = l.sha256)"
+    )
+
+    def found() -> list[sqlite3.Row]:
+        if len(keys) > CHUNK:
+            return [row for row in registry.rows(sql, (YOURS,)) if (row["source"], row["version_id"]) in keys]
+        one = sql + " AND +l.source = ? AND l.version_id = ?"
+        return [row for key in sorted(keys) for row in registry.rows(one, (YOURS, *key))]
+
+    if dry_run or not found():
+        return _unlink_or_pass_on(registry, found(), set(), dry_run=True)
+    with registry.linking():
+        return _unlink_or_pass_on(registry, found(), set(), dry_run=False)
+
+
+def _unlink_or_pass_on(
+    registry: Registry, rows: Sequence[sqlite3.Row], going: Collection[Key], *, dry_run: bool
+) -> list[LinkAction]:
+    """Take names away, but for those whose bytes a version that stays has: they are left to that one."""
     leaving, passed_on = [], []
     for row in rows:
         heirs = registry.rows("SELECT source, version_id FROM installed_file WHERE sha256 = ?", (row["sha256"],))
@@ -634,12 +669,15 @@ def _unlink(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -
 def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -> list[LinkAction]:
     out: list[LinkAction] = []
     gone: list[tuple[str, str, int]] = []
+    away = {each.name for each in uis(registry) if not each.root.is_dir()}
     for seen in rows:
         row = seen if dry_run else _row_now(registry, seen["path"])
         if row is None or _whose(row) != _whose(seen):
             continue  # another process was faster
         path = Path(row["path"])
         state = "replaced" if row["kind"] == YOURS else outside.state(row, registry.blob_path(row["sha256"]), path)
+        if state == "missing" and row["ui"] in away:
+            continue  # on a drive that is not there: `repair` takes it out when it is back
         action = LinkAction(
             row["ui"] or row["layout"], "unlink", path, row["kind"], row["sha256"], row["source"], row["version_id"]
         )
@@ -662,11 +700,15 @@ def _whose(row: sqlite3.Row) -> tuple[str, int, str]:
     return row["source"], row["version_id"], row["sha256"]
 
 
-def _take_away(registry: Registry, path: Path, sha256: str) -> None:
+def _take_away(registry: Registry, path: Path, sha256: str, *, to: Path) -> None:
+    """The old name of a file that has a new one. What a person put there stays."""
     row = _row_now(registry, path)
-    if row and outside.state(row, registry.blob_path(sha256), path) in {"ok", "stale"}:
+    state = outside.state(row, registry.blob_path(sha256), path) if row else "replaced"
+    if state == "replaced":
         beside.remove(registry, path)
-        path.unlink(missing_ok=True)
+        return
+    beside.move(registry, path, to)
+    path.unlink(missing_ok=True)
 
 
 def _remove_empty_below(folder: Path) -> None:
@@ -708,11 +750,13 @@ def repair(
             _give_up_replaced(registry, row)
     for action in _unlink(registry, orphans, dry_run=dry_run):
         out.append(replace(action, note=action.note or "that version is not installed any more"))
-    for folder in {Path(row["path"]).parent for row in rows} if not dry_run else ():
+    written = registry.rows("SELECT path FROM sidecar")
+    for folder in {Path(row["path"]).parent for row in (*rows, *written)} if not dry_run else ():
         out += [LinkAction("", "unlink", path, note="half-made copy of a killed run") for path in outside.sweep(folder)]
     out += apply(registry, dry_run=dry_run, on_step=on_step, picture=picture)
     if not dry_run:
         _forget_empty_names(registry, known)
+        beside.forget_lonely(registry)
     return out
 
 

@@ -2,6 +2,7 @@
 
     place(blob, path, kinds, …)   path shows blob: clone, hardlink, symlink or copy, the first that works there
     state(row, blob, path)        ok · missing · stale (ours, to be made anew) · replaced (a person's)
+    write(path, data)             a whole file, or none
     sweep(folder)                 what a killed process left half-made
 
 Nothing that exists is overwritten unless it was looked at and is ours. What is made in more than one step is made under
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -78,6 +80,23 @@ def _make(kind: str, blob: Path, path: Path, shown: Path) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # so that a look tells whether it is still ours
 
 
+def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file in somebody's folder: whole, or not at all."""
+    mark = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    beside = path.with_name(f"{TEMPORARY}{mark}-{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(mode)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
 def give_name(beside: Path, path: Path) -> None:
     """Give a finished copy its name, unless somebody was faster."""
     try:
@@ -124,9 +143,12 @@ def state(row: Mapping[str, Any] | sqlite3.Row, blob: Path, path: Path) -> str:
         return "missing"
     if path.is_symlink():
         try:
-            return "ok" if path.samefile(blob) else "replaced"
+            if path.samefile(blob):
+                return "ok"
         except OSError:  # points nowhere: no bytes can be lost
             return "stale" if row["kind"] == "symlink" or row["inode"] is None else "replaced"
+        home = blob.parents[2]  # of a name there whose version has other bytes by now, no bytes can be lost either
+        return "stale" if row["kind"] == "symlink" and home in path.readlink().parents else "replaced"
     try:
         there = blob.stat()
     except OSError:

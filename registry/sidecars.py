@@ -10,7 +10,7 @@
 
 Reading: `read` gives one `Said`: who the file claims to be (to be checked), and what a person wrote.
 Writing: field by field. A key we do not know stays; a value that is not the one we wrote last was edited by hand and
-stays; a file we wrote and nobody touched can be taken away again. What we wrote last is remembered as digests.
+stays; what we wrote and nobody touched can be taken away again. What we wrote last is remembered as digests.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _edited(data: dict[str, Any], written: Mapping[str, str], at: str = "") -> d
         if isinstance(value, dict):
             if inner := _edited(value, written, here + "/"):
                 out[key] = inner
-        elif written.get(here) != _digest(value):
+        elif not _is_of(written.get(here), value):
             out[key] = value
     return out
 
@@ -462,7 +462,7 @@ def merge(existing: Mapping[str, Any] | None, ours: Mapping[str, Any], written: 
     """Put our fields into a sidecar that may hold a person's.
 
     Ours is taken where the key is new, empty, or still what we wrote last; where a person cleared or changed what we
-    wrote, and where somebody else's value stands, theirs stays.
+    wrote, and where somebody else's value stands, theirs stays. What we wrote and do not say any more goes.
     """
     last = digests_of(written) if existing is not None else {}
     kept: list[str] = []
@@ -484,22 +484,56 @@ def _merge(
                 into[key] = inner
             continue
         wrote = last.get(here)
-        untouched = wrote == _digest(there) if key in into else wrote is None
+        untouched = _is_of(wrote, there) if key in into else wrote is None
         fillable = there in (None, "", 0, [], {}, "Unknown") and wrote is None  # an editor's empty field
-        if untouched or fillable or there == value:
+        if untouched or fillable:
             into[key] = value
             remembered[here] = _digest(value)
         else:
-            kept.append(here)
+            if there != value:
+                kept.append(here)
             if wrote is not None:
                 remembered[here] = wrote  # still known to be edited, whatever we would say next time
+    for key in [key for key in into if key not in ours]:
+        _take_out(into, key, last, at, kept, remembered)
     return into
 
 
-def all_ours(existing: Mapping[str, Any], written: str | None) -> bool:
-    """Whether every value in a sidecar is the one we wrote: then nothing is lost when it goes."""
-    last = digests_of(written)
-    return bool(last) and not _edited(dict(existing), last)
+def _take_out(
+    into: dict[str, Any], key: str, last: Mapping[str, str], at: str, kept: list[str], remembered: dict[str, str]
+) -> None:
+    """A field we do not say any more: what is ours of it goes."""
+    here, there = f"{at}{key}", into[key]
+    if isinstance(there, dict):
+        if any(name.startswith(f"{here}/") for name in last):
+            into[key] = _merge(dict(there), {}, last, f"{here}/", kept, remembered)
+            if not into[key]:
+                del into[key]
+    elif here in last:
+        if _is_of(last[here], there):
+            del into[key]
+        else:
+            remembered[here] = last[here]
+
+
+def theirs(existing: Mapping[str, Any], written: str | None) -> dict[str, Any]:
+    """What is left of a sidecar without the values we wrote and nobody changed."""
+    return merge(existing, {}, written).data if written else dict(existing)
+
+
+def either(before: str | None, after: str) -> str:
+    """What to remember while a sidecar is about to change from one to the other: either is ours."""
+    old, new = digests_of(before), digests_of(after)
+    return json.dumps(
+        {
+            key: " ".join(dict.fromkeys([*old.get(key, "").split(), *new.get(key, "").split()]))
+            for key in sorted(old.keys() | new.keys())
+        }
+    )
+
+
+def _is_of(wrote: str | None, value: Any) -> bool:
+    return wrote is not None and _digest(value) in wrote.split()
 
 
 def _digest(value: Any) -> str:

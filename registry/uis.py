@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry import layouts, sidecars
+from registry import layouts, outside, sidecars
 from registry.errors import NotFound, UsageError
-from registry.fs import safe_name, write_atomic
+from registry.fs import safe_name
 
 if TYPE_CHECKING:
     from registry.local import Registry
@@ -192,7 +192,8 @@ def write_yaml(registry: Registry, new: Ui, previous: Ui | None = None, *, take_
         return
     if after:
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        write_atomic(path, after.encode("utf-8", "surrogateescape"), mode=mode)
+        outside.sweep(path.parent)
+        outside.write(path, after.encode("utf-8", "surrogateescape"), mode=mode)
     else:  # nothing but our block was in it
         path.unlink()
 

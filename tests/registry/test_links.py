@@ -459,3 +459,121 @@ def test_threads_that_link_the_same_name_lose_no_file(home: Path, tmp_path: Path
         assert {path.read_bytes() for path in folder.iterdir()} == {bytes([number]) for number in numbers}
         assert len(registry.rows("SELECT * FROM link WHERE inode IS NOT NULL")) == len(numbers)
         assert links.apply(registry) == []
+
+
+# --- what changes under a link ----------------------------------------------------------------------------------------
+
+
+def replace_file(registry: Registry, data: bytes, version_id: int = 11) -> str:
+    """The hub has other bytes under the same ids, and they are taken."""
+    sha = hashlib.sha256(data).hexdigest()
+    with registry.reserve(sha, size=len(data)) as partial:
+        partial.write(data)
+        partial.seal()
+    item = registry.get(version_id)
+    assert item is not None
+    registry.add(Manifest(item.source, item.model, item.version, {item.files[0].file_id: sha}))
+    return sha
+
+
+@pytest.mark.parametrize("kind", ["hardlink", "symlink", "copy"])
+def test_a_version_whose_file_was_replaced_shows_the_new_bytes_under_the_same_name(
+    home: Path, tmp_path: Path, kind: str
+) -> None:
+    with Registry.open(home) as registry:
+        old = install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", kind=kind, sidecars=("a1111",))
+        path = tmp_path / "ui/models/loras/thanos.safetensors"
+        new = replace_file(registry, b"lora, mended")
+        assert links.show(registry, "civitai", 11) == []
+        assert path.read_bytes() == b"lora, mended"
+        assert tree(tmp_path / "ui") == {"models/loras/thanos.safetensors", "models/loras/thanos.json"}
+        assert json.loads(path.with_suffix(".json").read_text())["sha256"] == new.upper()
+        assert [(row["sha256"], row["kind"]) for row in registry.rows("SELECT * FROM link")] == [(new, kind)]
+        assert registry.has(old)  # until somebody says that it may go
+        links.remove(registry, "comfyui")
+        assert tree(tmp_path / "ui") == set()
+
+
+def test_a_link_that_another_process_made_pointless_is_taken_away(home: Path, tmp_path: Path) -> None:
+    """One decides to make a dangling link again; another replaces the file before it comes to that."""
+    with Registry.open(home) as registry, Registry.open(home) as other:
+        install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", kind="symlink")
+        path = tmp_path / "ui/models/loras/thanos.safetensors"
+        ui = links.ui(registry, "comfyui")
+        path.readlink().unlink()
+        found = links._decide(registry, ui, links._files(registry, None))
+        assert [action.what for action, _, _ in found.steps] == ["relink"]
+        replace_file(other, b"lora, mended")
+        links._perform(registry, ui, found, lambda done, total, what: None)
+        assert not path.is_symlink()
+        assert registry.rows("SELECT * FROM link") == []
+        links.repair(registry)
+        assert path.read_bytes() == b"lora, mended"
+
+
+def test_what_is_taken_out_while_a_drive_is_away_goes_when_it_is_back(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", kind="copy")
+        (tmp_path / "ui").rename(tmp_path / "unplugged")
+        registry.remove(registry.plan_remove([("civitai", 11)]))
+        assert not (tmp_path / "ui").exists()
+        (tmp_path / "unplugged").rename(tmp_path / "ui")
+        links.repair(registry)
+        assert tree(tmp_path / "ui") == set()
+        assert registry.rows("SELECT * FROM link") == []
+
+
+def test_sidecars_follow_a_file_to_its_new_name_with_a_persons_edits(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", sidecars=("a1111", "civitai"))
+        side = tmp_path / "ui/models/loras/thanos.json"
+        side.write_text(json.dumps({**json.loads(side.read_text()), "notes": "mine"}))
+        comfy(registry, tmp_path / "ui", sidecars=("a1111", "civitai"), template="{base_model}/{model_name}")
+        assert tree(tmp_path / "ui") == {
+            f"models/loras/SD 1.5/Model 11{ending}" for ending in (".safetensors", ".json", ".civitai.info")
+        }
+        assert json.loads((tmp_path / "ui/models/loras/SD 1.5/Model 11.json").read_text())["notes"] == "mine"
+
+
+def test_another_tools_sidecar_stays_though_it_says_what_ours_would(home: Path, tmp_path: Path) -> None:
+    """A version object of the hub is the same whoever wrote it down."""
+    with Registry.open(home) as registry:
+        install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", sidecars=("civitai",))
+        side = tmp_path / "ui/models/loras/thanos.civitai.info"
+        said = json.loads(side.read_text())
+        links.remove(registry, "comfyui")
+        assert not side.exists()
+        side.write_text(json.dumps(said))  # Civitai Helper was here
+        comfy(registry, tmp_path / "ui", sidecars=("civitai", "a1111"))
+        links.remove(registry, "comfyui")
+        assert json.loads(side.read_text()) == said
+        assert tree(tmp_path / "ui") == {"models/loras/thanos.civitai.info"}
+
+
+def test_a_removed_version_leaves_of_an_edited_sidecar_what_was_edited(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", sidecars=("a1111",))
+        side = tmp_path / "ui/models/loras/thanos.json"
+        side.write_text(json.dumps({**json.loads(side.read_text()), "notes": "mine", "preferred weight": 0.4}))
+        registry.remove(registry.plan_remove([("civitai", 11)]))
+        assert json.loads(side.read_text()) == {"notes": "mine", "preferred weight": 0.4}
+
+
+def test_repair_takes_away_sidecars_and_halves_that_stand_beside_nothing(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        install(registry, b"lora")
+        loras = tmp_path / "ui/models/loras"
+        loras.mkdir(parents=True)
+        (loras / "my name for it.safetensors").hardlink_to(registry.blob_path(hashlib.sha256(b"lora").hexdigest()))
+        comfy(registry, tmp_path / "ui", sidecars=("a1111",))
+        assert {path.name for path in loras.iterdir()} == {"my name for it.safetensors", "my name for it.json"}
+        (loras / "my name for it.safetensors").unlink()
+        (loras / ".hubctl-0123456789ab-999999999.tmp").write_bytes(b"{")  # of a process that is dead
+        links.repair(registry)
+        assert {path.name for path in loras.iterdir()} == {"thanos.safetensors", "thanos.json"}

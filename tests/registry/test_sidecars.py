@@ -99,6 +99,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=12,
 )
+EMPTY = (None, "", 0, [], {}, "Unknown")
 OBJECT = st.dictionaries(st.text(max_size=4), JSON, max_size=5)
 
 
@@ -119,8 +120,8 @@ def test_hand_edits_and_unknown_keys_stay_through_every_update() -> None:
     assert second.data == {"notes": "my own", "activation text": "b", "preferred weight": 0.8, "their tool": {"x": [1]}}
     assert second.kept == ("notes",)
     third = sidecars.merge(second.data, {"notes": "newest", "activation text": "b"}, second.written)
-    assert third.data["notes"] == "my own"
-    assert not third.changed
+    assert third.data == {"notes": "my own", "activation text": "b", "their tool": {"x": [1]}}  # no weight any more
+    assert sidecars.theirs(third.data, third.written) == {"notes": "my own", "their tool": {"x": [1]}}
 
 
 def test_what_another_tool_wrote_stays_and_its_empty_fields_are_filled() -> None:
@@ -158,17 +159,36 @@ def test_merging_keeps_every_key_and_settles(
     assert again.data == first.data
     for key in theirs.keys() - ours.keys():
         assert first.data[key] == theirs[key]
+    left = sidecars.theirs(first.data, first.written)
+    assert left.items() >= {k: v for k, v in theirs.items() if v not in EMPTY and not isinstance(v, dict)}.items()
+    assert sidecars.theirs(sidecars.merge(None, ours, None).data, sidecars.merge(None, ours, None).written) == {}
     edited = dict.fromkeys(first.data, "edited by hand")
     kept = sidecars.merge(dict(edited), newer, first.written)
     assert all(kept.data[key] == "edited by hand" for key in edited)
 
 
-def test_a_file_is_ours_only_while_nobody_changed_it() -> None:
-    merged = sidecars.merge(None, {"a": 1, "b": {"c": [2]}}, None)
-    assert sidecars.all_ours(merged.data, merged.written)
-    assert not sidecars.all_ours({**merged.data, "notes": "mine"}, merged.written)
-    assert not sidecars.all_ours({**merged.data, "a": 2}, merged.written)
-    assert not sidecars.all_ours(merged.data, None)
+def test_only_what_we_wrote_and_nobody_changed_is_ours() -> None:
+    merged = sidecars.merge(None, {"a": 1, "b": {"c": [2], "d": 3}}, None)
+    assert sidecars.theirs(merged.data, merged.written) == {}
+    assert sidecars.theirs({**merged.data, "notes": "mine"}, merged.written) == {"notes": "mine"}
+    assert sidecars.theirs({"a": 2, "b": {"c": [2], "d": 4}}, merged.written) == {"a": 2, "b": {"d": 4}}
+    assert sidecars.theirs(merged.data, None) == merged.data
+
+
+def test_what_another_tool_wrote_is_its_own_though_we_say_the_same() -> None:
+    theirs = {"id": 5, "name": "v1", "notes": ""}
+    merged = sidecars.merge(theirs, {"id": 5, "name": "v1", "notes": "ours"}, None)
+    assert sidecars.theirs(merged.data, merged.written) == {"id": 5, "name": "v1"}
+    assert sidecars.merge(theirs, {"id": 5}, None).written == "{}"
+
+
+def test_what_was_about_to_be_written_is_ours_whether_it_was_or_not() -> None:
+    first = sidecars.merge(None, {"a": 1, "gone": 2}, None)
+    second = sidecars.merge(first.data, {"a": 3, "new": [4]}, first.written)
+    meanwhile = sidecars.either(first.written, second.written)
+    for data in (first.data, second.data):
+        assert sidecars.theirs(data, meanwhile) == {}
+        assert sidecars.theirs({**data, "a": 9}, meanwhile) == {"a": 9}
 
 
 def test_our_own_words_are_not_read_back_as_a_persons(tmp_path: Path) -> None:
