@@ -7,14 +7,16 @@ export or sync can take away what no longer belongs. Files it did not put there 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hubctl.errors import NotFound
 from hubctl.lockfile import Locked
-from registry.fs import write_atomic
+from registry import outside
+from registry.fs import locked
 
 if TYPE_CHECKING:
     from registry import Registry
@@ -26,6 +28,7 @@ RIGHTS_SAID = (
     ("allowDifferentLicense", "other terms on merges", "yes", "no"),
 )
 LADDER = ("hardlink", "symlink", "copy")
+PATIENCE = 600.0  # seconds another process may take to copy a tree
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ def plan_tree(entries: Sequence[Locked], registry: Registry, root: Path, layout_
         target = root / path
         if _shows(target, registry.blob_path(sha256)):
             out.append(TreeAction("keep", path, sha256))
-        elif (target.exists() or target.is_symlink()) and path not in ours:
+        elif os.path.lexists(target) and not _is_ours(target, ours.get(path, ()), registry):
             out.append(TreeAction("clash", path, sha256))
         else:
             out.append(TreeAction("place", path, sha256))
-    out += [TreeAction("remove", path, sha256) for path, sha256 in ours.items() if path not in wanted]
+    for path, shas in ours.items():
+        if path not in wanted and (not os.path.lexists(root / path) or _is_ours(root / path, shas, registry)):
+            out.append(TreeAction("remove", path, shas[0]))
     return tuple(out)
 
 
@@ -72,20 +77,29 @@ def _names(entries: Sequence[Locked], registry: Registry, layout_name: str) -> d
         folder = layout.folder(kind, entry.base_model) if kind else None
         if folder is None:
             continue
-        path = Path(folder) / safe_name(entry.file, f"{entry.version_id}.safetensors")
-        taken = {name.casefold() for name in out}
-        if path.as_posix().casefold() in taken and out.get(path.as_posix()) != entry.sha256:
-            path = path.with_name(f"{path.stem}-v{entry.version_id}{path.suffix}")
-        out[path.as_posix()] = entry.sha256
+        plain = PurePosixPath(folder) / safe_name(entry.file, f"{entry.version_id}.safetensors")
+        marks = (entry.version_id, f"{entry.version_id}-{entry.file_id}")
+        taken = {name.casefold(): name for name in out}
+        for path in (plain, *(layouts.numbered(plain, mark) for mark in marks)):
+            holder = taken.get(str(path).casefold())
+            if holder is None or (holder, out[holder]) == (str(path), entry.sha256):
+                out[str(path)] = entry.sha256
+                break
     return out
 
 
-def _marked(root: Path) -> dict[str, str]:
+def _marked(root: Path) -> dict[str, tuple[str, ...]]:
+    """What was put into a tree: path → the SHA256 it has, and while it is being changed the one it had."""
+    out: dict[str, tuple[str, ...]] = {}
     try:
         data = json.loads((root / MARK).read_text(encoding="utf-8"))
-        return {str(path): str(sha) for path, sha in data["files"].items() if _stays_inside(str(path))}
+        for part in ("files", "before"):
+            for path, sha in data.get(part, {}).items():
+                if _stays_inside(str(path)):
+                    out[str(path)] = tuple(dict.fromkeys((*out.get(str(path), ()), str(sha))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+    return out
 
 
 def _stays_inside(path: str) -> bool:
@@ -94,40 +108,86 @@ def _stays_inside(path: str) -> bool:
 
 
 def _shows(target: Path, blob: Path) -> bool:
-    from registry.hashes import hash_file
-
     try:
-        if target.samefile(blob):
-            return True
-        return (
-            not target.is_symlink()
-            and target.stat().st_size == blob.stat().st_size
-            and hash_file(target, ["SHA256"])["SHA256"].lower() == blob.name
-        )
+        return target.samefile(blob) or (not target.is_symlink() and _is_of(target, blob.stat().st_size, (blob.name,)))
     except OSError:
         return False
 
 
-def write_tree(actions: Sequence[TreeAction], registry: Registry, root: Path, *, copy: bool = False) -> None:
-    """Carry a tree out. Clashes are left as they are; the caller says so."""
-    from registry.outside import place
+def _is_ours(target: Path, shas: Sequence[str], registry: Registry) -> bool:
+    """Whether what has a name in a tree is what was put there: a link to the library, or one of these bytes."""
+    if not shas:
+        return False
+    try:
+        if target.is_symlink():
+            return registry.home in target.readlink().parents or not target.exists()
+        spoilt = [path for sha in shas for path in (registry.home / "damaged").glob(f"{sha}.*")]
+        return any(target.samefile(path) for path in spoilt) or _is_of(target, None, shas)
+    except OSError:
+        return False
 
-    kept = {}
-    for action in actions:
-        target = root / action.path
-        if action.what == "remove":
-            if _shows(target, registry.blob_path(action.sha256)) or target.is_symlink():
-                target.unlink(missing_ok=True)
-            continue
-        if action.what == "clash":
-            continue
-        if action.what == "place":
-            target.parent.mkdir(parents=True, exist_ok=True)
-            blob = registry.blob_path(action.sha256)
-            place(blob, target, ("copy",) if copy else LADDER, shown=blob, renew=target.is_symlink() or target.exists())
-        kept[action.path] = action.sha256
-    root.mkdir(parents=True, exist_ok=True)
-    write_atomic(root / MARK, json.dumps({"files": dict(sorted(kept.items()))}, indent=1).encode() + b"\n")
+
+def _is_of(target: Path, size: int | None, shas: Sequence[str]) -> bool:
+    from registry.hashes import hash_file
+
+    right = target.is_file() and (size is None or target.stat().st_size == size)
+    return right and hash_file(target, ["SHA256"])["SHA256"].lower() in shas
+
+
+def make_tree(
+    entries: Sequence[Locked], registry: Registry, root: Path, layout_name: str, *, copy: bool = False
+) -> tuple[TreeAction, ...]:
+    """Decide a tree and make it so, one process at a time; returns what was done.
+
+    What is about to be put there is written down first, so that a kill leaves nothing that nobody owns. Clashes are
+    left as they are; the caller says so. Raises NotFound for bytes that are not here.
+    """
+    with locked(registry.home / "trees.lock", PATIENCE):
+        actions = plan_tree(entries, registry, root, layout_name)
+        before = {path: shas[0] for path, shas in _marked(root).items()}
+        root.mkdir(parents=True, exist_ok=True)
+        for folder in {root, *((root / action.path).parent for action in actions)}:
+            outside.sweep(folder)
+        mine = {action.path: action.sha256 for action in actions if action.what in {"keep", "place"}}
+        if before != mine:
+            _mark(root, mine, before)
+        actions = tuple(_carry_out(action, registry, root, copy=copy) for action in actions)
+        mine = {action.path: action.sha256 for action in actions if action.what in {"keep", "place"}}
+        _mark(root, mine, {})
+        return actions
+
+
+def _carry_out(action: TreeAction, registry: Registry, root: Path, *, copy: bool) -> TreeAction:
+    target, blob = root / action.path, registry.blob_path(action.sha256)
+    if action.what == "remove":
+        target.unlink(missing_ok=True)
+    elif action.what == "place":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            outside.place(
+                blob, target, ("copy",) if copy else LADDER, shown=_friendly(registry, action.sha256) or blob,
+                renew=os.path.lexists(target),
+            )  # fmt: skip
+        except FileExistsError:  # somebody was faster
+            return action if _shows(target, blob) else replace(action, what="clash")
+        except FileNotFoundError:
+            if blob.exists():
+                raise
+            raise NotFound(f"`{target.name}` was removed meanwhile", hint="run it again") from None
+    return action
+
+
+def _friendly(registry: Registry, sha256: str) -> Path | None:
+    """A name with the suffix loaders go by, for a link to point at."""
+    located = registry.find(sha256)
+    return next((file.path for item in located for file in item.files if file.sha256 == sha256), None)
+
+
+def _mark(root: Path, files: Mapping[str, str], before: Mapping[str, str]) -> None:
+    data: dict[str, Any] = {"files": dict(sorted(files.items()))}
+    if before:
+        data["before"] = dict(sorted(before.items()))
+    outside.write(root / MARK, json.dumps(data, indent=1).encode() + b"\n")
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubctl.config import Settings
 from hubctl.errors import KnownError, NotFound, UsageError, VerificationFailed
-from registry.fs import write_atomic
+from registry import outside
 
 if TYPE_CHECKING:
     from hubctl import install
@@ -195,7 +195,12 @@ def dump_lock(entries: Iterable[Locked]) -> str:
 
 
 def write_lock(path: Path, entries: Iterable[Locked]) -> None:
-    write_atomic(path, dump_lock(entries).encode())
+    _write(path, dump_lock(entries))
+
+
+def _write(path: Path, text: str) -> None:
+    outside.sweep(path.parent)
+    outside.write(path, text.encode())
 
 
 def add_need(root: Path, need: Need) -> None:
@@ -214,7 +219,7 @@ def add_need(root: Path, need: Need) -> None:
         value = tomlkit.inline_table()
         value.update({"ref": need.ref, **extras})
     document["models"][need.name] = value
-    write_atomic(path, tomlkit.dumps(document).encode())
+    _write(path, tomlkit.dumps(document))
 
 
 def slug(text: str) -> str:
@@ -340,7 +345,7 @@ def plan_install(entry: Locked, hub: Hub, registry: Registry, settings: Settings
                 hint=f"try another --hub, or `hubctl lock --upgrade {entry.name}` to take what is there now",
             ) from None
     file = next(file for file in found.version.files if file.sha256 == entry.sha256)
-    return install.plan(entry.name, hub, registry, settings, found=found, file_id=file.id)
+    return install.plan(entry.name, hub, registry, settings, found=found, file_id=file.id, replace_changed=True)
 
 
 def entry_of(item: Installed, name: str | None = None) -> Locked:

@@ -292,6 +292,8 @@ class Registry:
         """Record an installed version whose blobs are here. Raises NotFound for a missing blob."""
         manifest = replace(manifest, files={number: sha.lower() for number, sha in manifest.files.items()})
         self._refuse_missing(manifest)
+        from registry import trash
+
         with self.changing() as db:
             self._refuse_missing(manifest)  # again, now that nobody can delete one
             previous = self._manifest(manifest.source, manifest.model.id, manifest.version.id)
@@ -306,6 +308,8 @@ class Registry:
                 installed_at=previous.installed_at if previous else manifest.installed_at,
             )
             self._drop_namesakes(db, manifest)
+            if previous and set(previous.files.values()) - set(manifest.files.values()):
+                trash.keep(self, previous)  # other bytes under the same ids: nobody said that these may go
             path = manifests.write(self.at.manifests, manifest)
             index.put(db, self.at, manifest.to_json(), index.stamp_of(path.stat()))
             for old in set((previous.tree if previous else {}).values()) - set(tree.values()):

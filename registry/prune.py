@@ -713,6 +713,8 @@ def _still_goes(registry: Registry, item: Item) -> bool:
     if item.kind == "partial":
         part = path.with_suffix(".part")
         return not part.exists() or part in set(partial.stale(path.parent, older_than=0, now=time.time()))
+    if path.parent == registry.home / "trash" and path.suffix == ".json":
+        return path in trash.leftovers(registry)  # not a version that is being replaced at this moment
     if path.is_relative_to(registry.home / "tree"):
         name = path.relative_to(registry.home).as_posix()
         return not registry.rows("SELECT 1 FROM installed_file WHERE path = ?", (name,))

@@ -204,11 +204,10 @@ def _move(trash: Path, manifest: Path, reason: str) -> None:
         data = manifests.load(manifest)
     except FileNotFoundError:
         return
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     data["removed"] = {"at": now(), "reason": reason}
-    write_atomic(manifest, json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+    write_atomic(manifest, _dump(data))
     trash.mkdir(exist_ok=True)
-    target = trash / f"{stamp}-{time.time_ns() % 10**9:09d}-{manifest.parent.name}-{manifest.stem}.json"
+    target = trash / _entry_name(manifest.parent.name, manifest.stem)
     manifest.replace(target)
     fsync_dir(trash)
     fsync_dir(manifest.parent)
@@ -241,6 +240,23 @@ def _age(path: Path) -> float:
     except OSError:
         return 0.0
     return time.time() - max(status.st_mtime, status.st_ctime)
+
+
+def keep(registry: Registry, manifest: Manifest, reason: str = "replaced by other bytes") -> None:
+    """Put a version as it was into the trash: it is about to be written anew. Inside a transaction."""
+    data = {**manifest.to_json(), "removed": {"at": now(), "reason": reason}}
+    folder = registry.home / "trash"
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / _entry_name(manifest.model.id, manifest.version.id), _dump(data))
+
+
+def _entry_name(model_id: object, version_id: object) -> str:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{stamp}-{time.time_ns() % 10**9:09d}-{model_id}-{version_id}.json"
+
+
+def _dump(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
 
 
 # --- the trash --------------------------------------------------------------------------------------------------------

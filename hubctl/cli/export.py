@@ -64,9 +64,9 @@ def export(
         for line in text.splitlines():
             _out.line(line)
     elif not dry_run:
-        from registry.fs import write_atomic
+        from registry import outside
 
-        write_atomic(out, text.encode())
+        outside.write(out, text.encode())
         _out.say(f"{_out.plural(len(entries), 'model')} in {out}")
 
 
@@ -112,9 +112,10 @@ def _tree(
 
     if out is None:
         raise UsageError("a tree needs a folder", hint="pass it with --out")
-    actions = journey.plan_tree(entries, registry, out, layout)
-    if not dry_run:
-        journey.write_tree(actions, registry, out, copy=copy)
+    if dry_run:
+        actions = journey.plan_tree(entries, registry, out, layout)
+    else:
+        actions = journey.make_tree(entries, registry, out, layout, copy=copy)
     if _flags.CURRENT.json:
         _out.document("export-tree", {"folder": str(out), "layout": layout, "actions": [a.to_json() for a in actions]})
         return

@@ -105,8 +105,7 @@ def _trees(current: Project, registry: Registry) -> list[dict[str, Any]]:
     out = []
     for layout, folder in current.uis.items():
         where: Path = current.root / folder
-        actions = export.plan_tree(current.locked, registry, where, layout)
-        export.write_tree(actions, registry, where)
+        actions = export.make_tree(current.locked, registry, where, layout)
         out.append({"layout": layout, "folder": str(where), "actions": [action.to_json() for action in actions]})
     return out
 

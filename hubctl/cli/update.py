@@ -54,10 +54,6 @@ def update(
                 _out.say(f"  {plan.model.name} · {plan.version.name}  {_out.size(plan.download_bytes)}")
             if not _out.confirm(f"get {_out.plural(len(plans), 'version')}, {_out.size(total)}?"):
                 raise typer.Abort
-            for each in chosen:
-                if each.verdict == "replaced":
-                    key = (each.installed.source, each.installed.version.id)
-                    registry.remove(registry.plan_remove([key]), to_trash=True, reason="replaced on the hub")
             from hubctl.cli.install import carry_out
 
             carry_out(plans, hub, registry, progress, many=len(plans) > 1)

@@ -124,6 +124,85 @@ def test_sync_leaves_other_files_alone_and_takes_away_only_its_own(
     assert not theirs.exists()
 
 
+def hero(shelf: HubHome, *numbers: int, plus: int = 0) -> None:
+    """What the hub has of the hero from now on."""
+    shelf.put(
+        {**shelves.model(7), "name": "Hero", "modelVersions": versions(*numbers)},
+        data=lambda number: weights(number + plus),
+    )
+
+
+@pytest.fixture
+def project(hubctl: Run, shelf: HubHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project that needs the hero, locked; not synced yet."""
+    monkeypatch.chdir(tmp_path)
+    hubctl("add", "7", "--name", "hero")
+    with Path("hubctl.toml").open("a") as file:
+        file.write('\n[ui]\ncomfyui = "ComfyUI"\n')
+    return tmp_path
+
+
+def test_sync_brings_the_locked_bytes_where_the_version_has_others(hubctl: Run, shelf: HubHome, project: Path) -> None:
+    placed = project / "ComfyUI/models/loras/hero-71.safetensors"
+    hubctl("sync", "--yes")
+    hero(shelf, 71, plus=1)
+    hubctl("update", "--yes", "--replace")
+    hero(shelf, 71)
+    assert hubctl("sync", "--frozen", "--yes", "--json").json["installed"] == 1
+    assert placed.read_bytes() == weights(710)
+    assert len(hubctl("trash", "list", "--json").json["items"]) == 1  # the other bytes: nobody said that they may go
+
+
+def test_a_file_of_somebodys_in_the_place_of_ours_stays(hubctl: Run, shelf: HubHome, project: Path) -> None:
+    placed = project / "ComfyUI/models/loras/hero-71.safetensors"
+    hubctl("sync", "--yes")
+    placed.unlink()
+    placed.write_bytes(b"my own training")
+    assert "somebody else's file" in hubctl("sync").err
+    assert placed.read_bytes() == b"my own training"
+    Path("hubctl.toml").write_text('[models]\n[ui]\ncomfyui = "ComfyUI"\n')
+    hubctl("sync")
+    assert placed.read_bytes() == b"my own training"
+
+
+@pytest.mark.parametrize("was_placed", [False, True])
+def test_a_tree_whose_sync_was_killed_is_finished_by_the_next(
+    hubctl: Run, shelf: HubHome, project: Path, was_placed: bool
+) -> None:
+    """Killed before or after the file got its new bytes: they are written down either way."""
+    placed, mark = project / "ComfyUI/models/loras/hero-71.safetensors", project / "ComfyUI/.hubctl-tree.json"
+    hubctl("sync", "--yes")
+    old = mark.read_text()
+    hero(shelf, 71, plus=1)
+    hubctl("lock", "--upgrade", "all")
+    hubctl("sync", "--yes")
+    new = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**new, "before": json.loads(old)["files"]}))
+    if not was_placed:
+        placed.unlink()
+        placed.write_bytes(weights(710))
+    assert hubctl("sync").err.count("warning") == 0
+    assert placed.read_bytes() == weights(711)
+    assert json.loads(mark.read_text()) == new
+
+
+def test_files_of_one_name_get_names_of_their_own_in_a_tree(hubctl: Run, shelf: HubHome, tmp_path: Path) -> None:
+    files = [
+        {**versions(71)[0]["files"][0], "id": number, "name": "Hero.safetensors" if number % 2 else "hero.safetensors"}
+        for number in (1, 2, 3)
+    ]
+    shelf.put({**shelves.model(7), "modelVersions": versions(71, files=files)})
+    for number in (1, 2, 3):
+        hubctl("install", "7@71", "--file", number)
+    entries = [f'{name} = {{ ref = "7@71", file = {number} }}' for name, number in (("a", 1), ("b", 2), ("c", 3))]
+    (tmp_path / "hubctl.toml").write_text("[models]\n" + "\n".join(entries) + '\n[ui]\na1111 = "webui"\n')
+    hubctl("sync", "--project", tmp_path, "--yes")
+    there = tree(tmp_path / "webui/models/Lora")
+    assert there == {
+        "Hero.safetensors": weights(1), "hero-v71.safetensors": weights(2), "Hero-v71-3.safetensors": weights(3),
+    }  # fmt: skip
+
+
 def test_frozen_refuses_a_lock_that_does_not_answer(
     hubctl: Run, shelf: HubHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +273,26 @@ def test_a_replaced_file_is_noticed_and_kept_until_asked_for(hubctl: Run, shelf:
     assert path.read_bytes() == weights(710)
     hubctl("update", "--yes", "--replace")
     assert path.read_bytes() == weights(711)
-    assert "Hero" in hubctl("trash", "list").out
+    assert "replaced by other bytes" in hubctl("trash", "list").out
+    hubctl("prune", "--orphans", "--yes")
+    hubctl("rm", "7", "--now", "--yes")
+    hubctl("trash", "restore", "7@71")
+    assert path.read_bytes() == weights(710)
+
+
+def test_a_replacement_that_cannot_be_had_costs_nothing(hubctl: Run, shelf: HubHome, tmp_path: Path) -> None:
+    path = Path(hubctl("install", "7", "-q").out.strip())
+    (tmp_path / "ui/models/loras").mkdir(parents=True)
+    hubctl("link", "add", "comfyui", tmp_path / "ui")
+    hero(shelf, 71, plus=1)
+    with Registry.open(shelf.home) as registry:
+        blob = registry.blob_path(registry.installed()[0].files[0].sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-4] + b"rot!")  # what arrives is not what was said
+    hubctl("update", "--yes", "--replace", status=7)
+    assert path.read_bytes() == weights(710)
+    assert (tmp_path / "ui/models/loras/hero-71.safetensors").read_bytes() == weights(710)
+    assert hubctl("trash", "list", "--json").json["items"] == []
 
 
 def test_own_words_weight_and_tags_win_where_they_are_shown(hubctl: Run, shelf: HubHome) -> None:
