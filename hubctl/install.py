@@ -544,7 +544,8 @@ def record(plan: InstallPlan, hub: Hub, registry: Registry, brought: _Brought) -
     registry.put_images(version.id, images, source=plan.source)
     keep_preview(hub, registry, [*plan.version.images, *images], source=plan.source)
     installed = registry.get(version.id, source=plan.source)
-    assert installed is not None
+    if installed is None:
+        raise NotFound(f"`{plan.file.name}` was removed again by another process", hint="install it again")
     return installed
 
 

@@ -289,8 +289,14 @@ def set_aside(registry: Registry, sha256: str) -> Path | None:
     """Take a name from bytes that do not deserve it, and ours that show the same inode."""
     blob = registry.blob_path(sha256)
     folder = registry.home / "damaged"
-    with registry.settled() as db:
-        if not blob.exists():
+    try:
+        seen = blob.stat()
+        if digest(blob) == sha256:
+            return None  # another process repaired it since
+    except FileNotFoundError:
+        return None
+    with registry.linking(), registry.settled() as db:  # or another process could show it just before it goes
+        if not blob.exists() or not os.path.samestat(blob.stat(), seen):
             return None
         names = [r[0] for r in db.execute("SELECT path FROM installed_file WHERE sha256 = ?", (sha256,))]
         status = blob.stat()

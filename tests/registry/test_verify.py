@@ -177,3 +177,22 @@ def test_reading_to_verify_is_no_use(registry: Registry) -> None:
         verify.check(registry, every=True)
         if os.stat in os.supports_follow_symlinks and hasattr(os, "O_NOATIME"):
             assert blob.stat().st_atime == 1_600_000_000
+
+
+def test_what_another_process_repaired_or_removed_meanwhile_is_left_alone(registry: Registry) -> None:
+    with registry, Registry.open(registry.home) as other:
+        sha = registry.get(11).files[0].sha256
+        edit(registry.blob_path(sha), b"edited in place")
+        registry.get(12).files[0].path.unlink()
+        found = verify.check(registry).problems
+        assert sorted(problem.kind for problem in found) == ["blob", "tree"]
+        verify.mend(other, found)
+        put(other, bytes([0]) * 5000, model_id=1, version_id=11, name="0.ckpt")
+        verify.restored(other, sha)
+        other.remove(other.plan_remove([("civitai", 12)]), to_trash=True)
+        verify.mend(registry, found)
+        assert registry.has(sha)
+        assert not registry.get(11).files[0].path.is_symlink()
+        assert kinds(verify.check(registry, every=True)) == []
+        names = {path.name for path in (registry.home / "tree").rglob("*.ckpt")}
+        assert names == {"0.ckpt", "2.ckpt"}
