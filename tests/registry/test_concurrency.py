@@ -6,34 +6,43 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kills import command, foreign_files, prepare, promises
+from kills import command, peers, prepare, promises
 from stocked import put
 
 from registry import Registry
 
+Served = tuple[Path, tuple[str, ...]]
 
-def test_eight_processes_do_everything_at_once(tmp_path: Path) -> None:
-    everything_at_once(tmp_path, seeds=range(8), steps=25)
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The first peer's library, and the addresses of both."""
+    root = tmp_path_factory.mktemp("peers")
+    with peers(root) as hubs:
+        yield root / "peer0", hubs
+
+
+def test_eight_processes_do_everything_at_once(tmp_path: Path, served: Served) -> None:
+    everything_at_once(tmp_path, served, seeds=range(8), steps=25)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round", range(int(os.environ.get("HUBCTL_ROUNDS", "5"))))
-def test_twelve_processes_do_everything_for_long(tmp_path: Path, round: int) -> None:
+def test_twelve_processes_do_everything_for_long(tmp_path: Path, served: Served, round: int) -> None:
     """What two processes can do to each other between a look and a step shows once in some hundred runs."""
-    everything_at_once(tmp_path, seeds=range(100 * round, 100 * round + 12), steps=40)
+    everything_at_once(tmp_path, served, seeds=range(100 * round, 100 * round + 12), steps=40)
 
 
-def everything_at_once(tmp_path: Path, *, seeds: range, steps: int) -> None:
-    home, ui, foreign = tmp_path / "home", tmp_path / "ui", tmp_path / "foreign"
-    prepare(home, ui, foreign)
-    mine = {**foreign_files(foreign), **foreign_files(ui)}
+def everything_at_once(tmp_path: Path, served: Served, *, seeds: range, steps: int) -> None:
+    first_peer, hubs = served
+    world = prepare(tmp_path / "world", hubs, first_peer)
+    mine = world.mine()
     at_work = [
-        subprocess.Popen(
-            command(home, ui, foreign, seed, steps), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command(world, seed, steps), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for seed in seeds
     ]
     for each in at_work:
@@ -42,7 +51,7 @@ def everything_at_once(tmp_path: Path, *, seeds: range, steps: int) -> None:
         assert len(out.split()) == steps
         assert "Traceback" not in err
         assert "locked" not in err
-    promises(home, ui, foreign, mine)
+    promises(world, mine)
 
 
 def test_no_update_is_lost(home: Path) -> None:
