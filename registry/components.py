@@ -351,6 +351,9 @@ def _text_encoder(names: _Names) -> Part | None:
         return None
     if names.metadata.get("general.architecture") in _GGUF_TEXT:
         return _gguf_text(names)
+    if names.starts("token_embd.") and names.starts("blk.0."):  # a language model llama.cpp learnt after us
+        said = str(names.metadata.get("general.architecture") or "")[:40]
+        return Part("text_encoder", said or None)
     vision = names.within("vision_model.encoder.layers.", "visual.transformer.resblocks.", "vision_model.embeddings.")
     vision = vision or names.starts("embeddings.patch_embedding.")
     text = names.within(

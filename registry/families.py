@@ -644,6 +644,7 @@ _MEMBERS = {
 # Beginnings of modelspec.architecture and ss_base_model_version, letters and digits only.
 _SPELLINGS: tuple[tuple[str, str], ...] = (
     ("stablediffusionv1", "sd1"), ("stablediffusionv2", "sd2"), ("stablediffusionxl", "sdxl"),
+    ("stablediffusion1", "sd1"), ("stablediffusion2", "sd2"),
     ("stablediffusionv3", "sd3"), ("stablediffusion3", "sd3"), ("stablevideodiffusion", "svd"),
     ("sdv1", "sd1"), ("sdv2", "sd2"), ("sd1", "sd1"), ("sd2", "sd2"), ("sd3", "sd3"), ("sdxl", "sdxl"),
     ("stablecascadev1prior", "stable-cascade-v1-prior"), ("stablecascade", "stable-cascade-v1-prior"),
@@ -654,10 +655,14 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     ("hunyuandit", "hunyuan-dit"), ("qwenimage21", "qwen-image-2.1"), ("qwenimage", "qwen-image"),
     ("qwen", "qwen-image"),
     ("zimage", "z-image"), ("wan", "wan"), ("hidreami1", "hidream-i1"), ("hidream", "hidream-i1"),
-    ("ltxvideo2", "ltx-2"), ("ltx2", "ltx-2"), ("ltx", "ltx-video"), ("krea2", "krea2"), ("anima", "anima"),
+    ("ltxvideo2", "ltx-2"), ("ltxv2", "ltx-2"), ("ltx2", "ltx-2"), ("ltx", "ltx-video"), ("krea2", "krea2"), ("anima", "anima"),
     ("ernie", "ernie"), ("ideogram", "ideogram"), ("pixartalpha", "pixart-alpha"), ("pixartsigma", "pixart-sigma"),
     ("sana", "sana"), ("kolors", "kolors"), ("genmomochi", "mochi"), ("mochi", "mochi"), ("cosmos", "cosmos-predict2"),
-    ("kandinsky5", "kandinsky5"), ("omnigen2", "omnigen2"), ("ovis", "ovis"),
+    ("kandinsky5", "kandinsky5"), ("omnigen2", "omnigen2"), ("ovis", "ovis"), ("lumina", "lumina2"),
+    ("longcat", "longcat-image"), ("svd", "svd"), ("flex1", "flux1"), ("flex2", "flux1"), ("ssd1b", "sdxl"),
+    # fine-tunes that trainers name as if they were families
+    ("ponyv7", "auraflow"), ("ponydiffusionv7", "auraflow"), ("pony", "sdxl"), ("illustrious", "sdxl"),
+    ("noobai", "sdxl"), ("animagine", "sdxl"), ("playgroundv2", "sdxl"),
 )  # fmt: skip
 
 

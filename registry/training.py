@@ -328,6 +328,12 @@ def _training(metadata: Mapping[str, Any], folders: list[_Folder]) -> dict[str, 
     for key, name in _FIGURES.items():
         if (figure := _number(metadata.get(key))) is not None:
             found[name] = figure
+    info, software = _table(metadata.get("training_info")), _table(metadata.get("software"))  # of ai-toolkit
+    for key, name in (("step", "steps"), ("epoch", "epoch")):
+        if name not in found and (figure := _number(info.get(key))) is not None:
+            found[name] = figure
+    if isinstance(software.get("name"), str):
+        found["software"] = f"{software['name']} {software.get('version') or ''}".strip()[:100]
     arguments = _table(metadata.get("ss_network_args"))
     if arguments:
         found["network_args"] = {str(k)[:60]: str(v)[:120] for k, v in list(arguments.items())[:40]}

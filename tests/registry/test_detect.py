@@ -849,6 +849,33 @@ def test_metadata_decides_where_shapes_cannot() -> None:
     assert facts(vae, modelspec__architecture="stable-diffusion-xl-v1-base/vae").base_family == "sdxl"
 
 
+@pytest.mark.parametrize(
+    ("said", "family"),
+    [
+        ("stable-diffusion-1.5", "sd1"), ("SDXL 1.0", "sdxl"), ("Illustrious", "sdxl"), ("pony", "sdxl"),
+        ("Pony V7", "auraflow"), ("noobai-xl", "sdxl"), ("flex.1", "flux1"), ("LTXV2", "ltx-2"), ("ltxv", "ltx-video"),
+        ("wan22_14b", "wan"), ("qwen_image_edit_plus", "qwen-image"), ("zimage:turbo", "z-image"), ("lumina", "lumina2"),
+        ("Gizmo-7", "gizmo-7"),
+    ],
+)  # fmt: skip
+def test_what_trainers_call_a_family(said: str, family: str) -> None:
+    assert facts({}, ss_base_model_version=said).base_family == family
+
+
+def test_the_story_of_ai_toolkit() -> None:
+    found = facts(
+        {}, software='{"name": "ai-toolkit", "version": "0.7"}', training_info='{"step": 2000, "epoch": 19}',
+        ss_tag_frequency='{"1_t0k": {"t0k": 1}}', ss_base_model_version="flux1",
+    )  # fmt: skip
+    assert (found.training["steps"], found.training["epoch"]) == (2000, 19)
+    assert (found.training["software"], found.trained_words) == ("ai-toolkit 0.7", ("t0k",))
+
+
+def test_a_fine_tune_named_as_a_base_is_no_contradiction() -> None:
+    found = facts(lora(KOHYA, 640, 2048), ss_base_model_version="illustrious")
+    assert (found.base_family, found.base_model_guess, found.notes) == ("sdxl", "Illustrious", ())
+
+
 def test_alpha_comes_from_the_tensors_and_may_stand_above_the_rank(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     head, data = {}, b""
@@ -1064,6 +1091,13 @@ def test_gguf(tmp_path: Path) -> None:
     found = detect.inspect(path)
     assert (found.kind, found.base_family, found.precision) == ("text_encoder", "t5-xxl", "Q8_0")
     assert found.metadata["tokens"] == "100,000 values"
+    path.write_bytes(
+        gguf(
+            {"token_embd.weight": ((1000, 64), 8), "blk.0.attn_q.weight": ((64, 64), 8)}, general__architecture="gizmo"
+        )
+    )
+    found = detect.inspect(path)
+    assert (found.kind, found.base_family) == ("text_encoder", "gizmo")
 
 
 @pytest.mark.parametrize(
