@@ -854,8 +854,8 @@ def test_metadata_decides_where_shapes_cannot() -> None:
     [
         ("stable-diffusion-1.5", "sd1"), ("SDXL 1.0", "sdxl"), ("Illustrious", "sdxl"), ("pony", "sdxl"),
         ("Pony V7", "auraflow"), ("noobai-xl", "sdxl"), ("flex.1", "flux1"), ("LTXV2", "ltx-2"), ("ltxv", "ltx-video"),
-        ("wan22_14b", "wan"), ("qwen_image_edit_plus", "qwen-image"), ("zimage:turbo", "z-image"), ("lumina", "lumina2"),
-        ("Gizmo-7", "gizmo-7"),
+        ("wan22_14b", "wan"), ("qwen_image_edit_plus", "qwen-image"), ("zimage:turbo", "z-image"),
+        ("lumina", "lumina2"), ("Gizmo-7", "gizmo-7"),
     ],
 )  # fmt: skip
 def test_what_trainers_call_a_family(said: str, family: str) -> None:
