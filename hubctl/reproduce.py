@@ -485,6 +485,7 @@ class Reproduction:
     infotext: str
     deviations: tuple[str, ...] = ()  # the plan's, and what only the run could tell
     load_seconds: float = 0.0
+    unrecorded: str | None = None  # why the library does not know of it: it may only be read, say
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -497,6 +498,7 @@ class Reproduction:
             "seconds": round(self.seconds, 3),
             "load_seconds": round(self.load_seconds, 3),
             "seed": self.plan.seed,
+            "recorded": self.unrecorded is None,
             "parameters": self.parameters.to_json(),
             "infotext": self.infotext,
         }
@@ -554,21 +556,25 @@ def run(
         similarity, compare_path = _compare(original, result.images[0], target)
         record["similarity"] = similarity.to_json() if similarity else None
         record_path.write_text(json.dumps(record, ensure_ascii=False, indent=2, default=str), encoding="utf-8")
-    registry.record_run(
-        image_id=(source or {}).get("image_id"),
-        plan=plan.to_json(),
-        output=target,
-        similarity=similarity.score if similarity else None,
-        device=result.device,
-        seconds=result.seconds,
-        versions=dict(result.versions),
-        used=[installed.version.id for installed in used],
-    )
-    for installed in used:
-        registry.touch(installed.version.id, source=installed.source)
+    unrecorded = None
+    try:
+        registry.record_run(
+            image_id=(source or {}).get("image_id"),
+            plan=plan.to_json(),
+            output=target,
+            similarity=similarity.score if similarity else None,
+            device=result.device,
+            seconds=result.seconds,
+            versions=dict(result.versions),
+            used=[installed.version.id for installed in used],
+        )
+        for installed in used:
+            registry.touch(installed.version.id, source=installed.source)
+    except KnownError as error:  # the picture is made, and where it was asked for
+        unrecorded = error.message
     return Reproduction(
         target, record_path, compare_path, similarity, made, plan, result.device, result.seconds, text,
-        result.deviations, result.load_seconds,
+        result.deviations, result.load_seconds, unrecorded,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import typer
 
 from hubctl.cli import _app, _flags, _out, _progress
 from hubctl.cli._options import Device, Dtype, Offload
+from hubctl.cli.reproduce import warn_unrecorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +116,7 @@ def _show(result: Reproduction, *, first: bool, told: Sequence[str]) -> None:
     _out.say(f"✓ seed {result.plan.seed}, made in {result.seconds:.1f} s on {result.device}")
     if not _flags.CURRENT.json:
         _out.line(str(result.image))
+    warn_unrecorded(result)
 
 
 def _document(results: Sequence[Reproduction], *, many: bool) -> None:

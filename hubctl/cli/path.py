@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -17,10 +18,12 @@ def path(
 
     Example: hubctl path 4201 --all
     """
+    from hubctl.errors import Busy, NoPermission
     from hubctl.reproduce import installed_one
 
-    with _app.open_registry() as registry:
+    with _app.open_registry(read_only=True) as registry:
         found = installed_one(ref, registry)
+    with suppress(NoPermission, Busy), _app.open_registry() as registry:  # a library that may only be read is no worse
         registry.touch(found.version_id, source=found.source)
     paths = [str(file.path) for file in found.files]
     if _flags.CURRENT.json:

@@ -471,8 +471,14 @@ def _show(result: Reproduction, *, changed: bool, solved: bool) -> None:
     _out.line(str(result.image))
     if result.compare is not None:
         _out.line(str(result.compare))
+    warn_unrecorded(result)
     if result.similarity is not None and result.similarity.score < CLOSE and not (changed or solved):
         _out.hint("`--solve` tries what the settings leave open: noise, schedule, clip skip, VAE")
+
+
+def warn_unrecorded(result: Reproduction) -> None:
+    if result.unrecorded:
+        _out.warn(f"`hubctl runs` will not list it: {result.unrecorded}")
 
 
 def _finish(

@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from rude import RudeHub
 
+from registry import Registry
+
 Run = Callable[..., Any]
 ASSETS = Path(__file__).resolve().parents[2] / "hubctl/demo/assets/images"
 THRESHOLD = 0.98  # 1.0 where they were made; other processors round elsewhere (0.999 was the lowest seen)
@@ -118,6 +120,21 @@ def test_the_lora_changes_the_picture(ready: Run, tmp_path: Path) -> None:
     titan, man = pixels(with_it)[face].mean((0, 1)), pixels(without)[face].mean((0, 1))
     assert titan[2] - titan[1] > 30  # purple: far more blue than green
     assert man[2] - man[1] < 15
+
+
+def test_a_library_that_may_only_be_read_still_makes_pictures(ready: Run, home: Path, tmp_path: Path) -> None:
+    from hubctl import generate, reproduce
+
+    with Registry.open(home, read_only=True) as registry:
+        parameters, found = generate.prepare("a robot", "4100", registry, asked={"seed": 1, "steps": 1})
+        plan = reproduce.build(parameters, found, overrides={})
+        made = reproduce.run(
+            plan, registry=registry, name="robot", out=tmp_path / "robot.png", used=registry.installed()
+        )
+    assert made.image.is_file()
+    assert made.unrecorded
+    assert made.to_json()["recorded"] is False
+    assert ready("runs", "--json").json["count"] == 0
 
 
 def test_own_words_take_the_look_along(ready: Run) -> None:
