@@ -38,6 +38,19 @@ def test_every_command_is_documented(name: str) -> None:
     assert any(re.search(rf"hubctl {re.escape(name)}\b", page.read_text("utf-8")) for page in pages)
 
 
+def test_every_error_name_is_on_its_page_and_every_name_there_is_one(shared: Path) -> None:
+    source = "\n".join(
+        path.read_text("utf-8") for part in ("hubctl", "registry") for path in (ROOT / part).rglob("*.py")
+    )
+    names = set(re.findall(r'^    code\b[^=\n]* = "([a-z_]+)"', source, re.MULTILINE)) | {"error"}
+    rows = re.findall(r"^\| +[0-9–]+ \| ([^|]+) \|", (ROOT / "docs/errors.md").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`([a-z_]+)`", " ".join(rows))) == names
+    conventions = (shared / "docs/conventions.md").read_text("utf-8")
+    taken = re.findall(r"^\| ([a-z_]+(?: / [a-z_]+)*) \| [^|]+ \| [0-9]+ \|", conventions, re.MULTILINE)
+    assert len(taken) > 15
+    assert {name for each in taken for name in each.split(" / ")} <= names
+
+
 def test_options_count_before_and_after_the_command(hubctl: Run, tmp_path: Path) -> None:
     home = tmp_path / "elsewhere"
     before = hubctl("--json", "--home", home, "config", "show").json
