@@ -98,11 +98,13 @@ def load(
     bytes_needed = _bytes(weights, dtype)
     mode = devices.choose_offload(offload, device, bytes_needed)
     rest = device if mode == "none" else torch.device("cpu")
-    unet = _unet(weights, path, rest, dtype)
-    encoders = _encoders(weights, family, rest, dtype)
-    vae = load_vae(vae_path, rest, SCALING[family]) if vae_path else None
-    if vae is None and f"{VAE}decoder.conv_in.weight" in weights:
-        vae = load_vae(weights, rest, SCALING[family])
+    source = vae_path or (weights if f"{VAE}decoder.conv_in.weight" in weights else None)
+    with ThreadPoolExecutor(1) as beside:  # what becomes float32 is copied while the rest, often mere views, is built
+        _autoencoder()
+        made = beside.submit(load_vae, source, rest, SCALING[family]) if source else None
+        unet = _unet(weights, path, rest, dtype)
+        encoders = _encoders(weights, family, rest, dtype)
+        vae = made.result() if made else None
     model = Model(
         family=family,
         prediction=_prediction(weights, family, path),
@@ -436,10 +438,16 @@ def vae_names(levels: int, layers: int) -> dict[str, str]:
     return out
 
 
-def load_vae(source: Path | Weights, device: torch.device, scaling: float) -> Any:
-    """An AutoencoderKL in float32 from a VAE file or from a checkpoint; LDM's names or diffusers'. Raises RunError."""
+def _autoencoder() -> Any:
+    """The class; a thread that asks for it should not be the first to import it."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    return AutoencoderKL
+
+
+def load_vae(source: Path | Weights, device: torch.device, scaling: float) -> Any:
+    """An AutoencoderKL in float32 from a VAE file or from a checkpoint; LDM's names or diffusers'. Raises RunError."""
+    AutoencoderKL = _autoencoder()
     weights = Weights.open(source) if isinstance(source, Path) else source
     prefix = VAE if f"{VAE}encoder.conv_in.weight" in weights else ""
     first = weights.shape(f"{prefix}encoder.conv_in.weight")
