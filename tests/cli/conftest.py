@@ -81,11 +81,13 @@ def on_demo(hubctl: Run, demo_hub: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def process(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A command line in a process of its own."""
+    """A command line in a process of its own; `joined` has both streams in `stdout`, as a terminal has."""
 
-    def call(*argv: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    def call(*argv: object, joined: bool = False, **more: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "hubctl", *map(str, argv)], capture_output=True, text=True, timeout=120, **more
-        )
+            [sys.executable, "-m", "hubctl", *map(str, argv)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT if joined else subprocess.PIPE, text=True, timeout=240,
+            check=False, **more,
+        )  # fmt: skip
 
     return call

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +20,8 @@ from rude import RudeHub
 from registry import Registry
 
 Run = Callable[..., Any]
-ASSETS = Path(__file__).resolve().parents[2] / "hubctl/demo/assets/images"
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "hubctl/demo/assets/images"
 THRESHOLD = 0.98  # 1.0 where they were made; other processors round elsewhere (0.999 was the lowest seen)
 
 
@@ -149,6 +152,26 @@ def test_a_plan_is_json_and_nothing_is_made(ready: Run) -> None:
     assert plan["schema"] == "hubctl.run-plan/1"
     assert plan["plan"]["steps"] == 20
     assert ready("runs", "--json").json["count"] == 0
+
+
+def test_the_readme_shows_what_is_really_printed(process: Run, demo_hub: str, home: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    block = next(each for each in readme.split("```") if each.startswith("console\n$ hubctl search --type lora thanos"))
+    environment = {
+        **os.environ, "HUBCTL_HUB": demo_hub, "HUBCTL_DEVICE": "cpu", "COLUMNS": "120", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    for sample in re.split(r"^\$ hubctl ", block, flags=re.MULTILINE)[1:]:
+        line, promised = sample.split("\n", 1)
+        done = process(*shlex.split(line), env=environment, joined=True)
+        assert done.returncode == 0, done.stdout
+        assert settled(done.stdout.replace(str(home.resolve()), "…").replace(str(home), "…")) == settled(promised), line
+
+
+def settled(text: str) -> list[str]:
+    """Without what differs from day to day and from processor to processor."""
+    text = re.sub(r"made in [0-9.]+ s", "made in a moment", text)
+    text = re.sub(r"similarity with the original: .*", "similarity with the original", text)
+    return [line.rstrip() for line in re.sub(r"/[0-9-]{10}/", "/today/", text).strip().splitlines()]
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
