@@ -65,7 +65,7 @@ def inspect(
             _out.say(f"{_out.plural(failed, 'file')} without anything to read")
         return
     if as_:
-        sys.stdout.write(_written(paths[0], as_) + "\n")
+        _print(_written(paths[0], as_))
         return
     path_or_stdin = "-" if paths[0] == "-" else Path(paths[0])
     data = _one(path_or_stdin, hashes=hashes is not False, full=full, ask_hub=ask_hub)
@@ -94,7 +94,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _json_line(data: dict[str, Any]) -> None:
-    text = json.dumps(data, ensure_ascii=False, default=str)
+    _print(json.dumps(data, ensure_ascii=False, default=str))
+
+
+def _print(text: str) -> None:
+    """Data as it is, to be pasted or piped; a terminal is shown nothing that it would act on."""
+    from hubctl.text import safe
+
+    if sys.stdout.isatty():
+        text = safe(text, multiline=True)
     sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
 
 

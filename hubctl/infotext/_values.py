@@ -106,8 +106,17 @@ def sampler_fields(label: Any, schedule: Any = None) -> dict[str, Any]:
     }
 
 
+def _finite(text: str) -> float | None:
+    """A number no JSON can hold ("NaN", "1e999") is null, so that what was read can be printed for any program."""
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+DECODER = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=lambda _: None)
+
+
 def parse_json(text: str) -> Any:
-    """JSON as programs really write it, or None: trailing NULs, NaN/Infinity, the bare word `undefined`.
+    """JSON as programs really write it, or None: trailing NULs, the bare words NaN, Infinity and `undefined` (null).
 
     Never raises: too long, too deep or broken text is None.
     """
@@ -115,13 +124,13 @@ def parse_json(text: str) -> Any:
     if not text or len(text) > MAX_JSON_CHARS or text[0] not in '{["':
         return None
     try:
-        return json.loads(text, strict=False)
+        return DECODER.decode(text)
     except (ValueError, RecursionError):
         pass
     if "undefined" not in text:
         return None
     try:
-        return json.loads(_undefined_to_null(text), strict=False)
+        return DECODER.decode(_undefined_to_null(text))
     except (ValueError, RecursionError):
         return None
 

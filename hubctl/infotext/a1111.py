@@ -7,7 +7,8 @@
 The settings line is the last line that begins with `Steps: <digit>`, or else the last with at least three pairs among
 which is a key every program writes. A value is a JSON string (written when it holds a comma, colon or line break), a
 JSON object or list (Civitai, saver nodes), or runs to the next comma. Every setting stays in `raw` in the order
-written, so `write(parse(text)) == text` for text as A1111 writes it. All scanning is linear in the text's length.
+written, and the text itself under "infotext" where they alone would not give it back (blank lines, line ends, an empty
+negative prompt), so `write(parse(text)) == text`. All scanning is linear in the text's length.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from hubctl.parameters import (
 MAX_CHARS = 4 * 1024 * 1024
 MAX_SETTINGS = 2000
 NEGATIVE = "Negative prompt:"
+WHOLE = "infotext"  # the key in `raw` of the text itself
 
 _STEPS = re.compile(r"[ \t]*Steps:[ \t]*\d", re.IGNORECASE)
 _NEGATIVE = re.compile(r"[ \t]*Negative prompt:[ \t]?", re.IGNORECASE)
@@ -80,7 +82,8 @@ def parse(source: Embedded | str) -> GenerationParameters:
     """Infotext → parameters. Raises NoParameters when there is no settings line."""
     embedded = source if isinstance(source, Embedded) else None
     text = infotext_of(source) if isinstance(source, Embedded) else source[:MAX_CHARS]
-    lines = _normalise(text or "").split("\n")
+    normal = _normalise(text or "")
+    lines = normal.split("\n")
     at = _settings_line(lines)
     if at is None:
         raise NoParameters("This text has no settings line (`Steps: …`).")
@@ -89,15 +92,22 @@ def parse(source: Embedded | str) -> GenerationParameters:
     settings: dict[str, Any] = dict(before)
     settings.update(read_settings(line))
     settings.update(_templates(after)[1])
+    bare = (text or "").strip("\0\ufeff")
+    if _unbroken(bare) == normal and (WHOLE in settings or _composed(prompt, negative, settings) != bare):
+        settings[WHOLE] = bare  # print-outs are not given back as they came
     return from_settings(prompt, negative, settings, embedded=embedded)
 
 
 # --- reading: lines ---------------------------------------------------------------------------------------------------
 
 
+def _unbroken(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _normalise(text: str) -> str:
     """One kind of line break; a label that print-outs put in front is cut, and one-line print-outs are broken up."""
-    text = text.strip("\0﻿").replace("\r\n", "\n").replace("\r", "\n")
+    text = _unbroken(text.strip("\0\ufeff"))
     label = _LABEL.match(text)
     if label:
         text = text[label.end() :]
@@ -210,8 +220,6 @@ def _templates(lines: list[str]) -> tuple[list[str], dict[str, str]]:
 
 # --- reading: settings ------------------------------------------------------------------------------------------------
 
-_DECODER = json.JSONDecoder(strict=False)
-
 
 def read_settings(line: str) -> dict[str, Any]:
     """`key: value, …` → dict in order. Values are strings, or objects and lists where JSON was written bare."""
@@ -251,7 +259,7 @@ def read_settings(line: str) -> dict[str, Any]:
 def _json_value(line: str, start: int) -> tuple[Any, int]:
     """A JSON value and the offset of the comma after it; (None, -1) when it is none or other text follows it."""
     try:
-        value, end = _DECODER.raw_decode(line, start)
+        value, end = v.DECODER.raw_decode(line, start)
     except (ValueError, RecursionError):
         return None, -1
     while end < len(line) and line[end] in " \t\n":
@@ -631,10 +639,28 @@ def write(parameters: GenerationParameters) -> str:
     prompt, negative_prompt = parameters.prompt, parameters.negative_prompt
     if parameters.sources.get("raw") == "infotext":
         settings = _updated(parameters, entries)
+        whole = settings.pop(WHOLE, None)
+        if isinstance(whole, str) and _says(whole, prompt, negative_prompt, settings):
+            return whole
     else:
         settings = entries
         prompt = _with_tags(parameters)
         prompt, negative_prompt = _in_our_syntax(parameters, prompt), _in_our_syntax(parameters, negative_prompt)
+    return _composed(prompt, negative_prompt, settings)
+
+
+def _says(text: str, prompt: str, negative_prompt: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a text still says all of this, so that it can be given back as it was."""
+    try:
+        said = parse(text)
+    except NoParameters:
+        return False
+    same = (said.prompt, said.negative_prompt) == (prompt, negative_prompt)
+    return same and {key: value for key, value in said.raw.items() if key != WHOLE} == settings
+
+
+def _composed(prompt: str, negative_prompt: str, settings: Mapping[str, Any]) -> str:
+    settings = dict(settings)
     first = [f"{key}: {settings.pop(key)}" for key in _leading_templates(settings)]
     last = [f"{name}: {settings.pop(name)}" for name in ("Template", "Negative Template") if name in settings]
     line = ", ".join(
@@ -712,9 +738,20 @@ def _entries(parameters: GenerationParameters) -> dict[str, Any]:
         "Lora hashes": _hash_list(p, "lora", "lycoris"),
         "TI hashes": _hash_list(p, "embedding"),
         **{key: p.raw[key] for key in _KEPT_KEYS if isinstance(p.raw.get(key), str | int | float)},
-        "Version": " ".join(part for part in (p.generator.name, p.generator.version) if part) or None,
+        "App": "SD.Next" if p.generator.name == "SD.Next" else None,
+        "Version": _version_entry(p.generator),
     }
     return {key: value for key, value in entries.items() if value is not None}
+
+
+_VERSION_ALONE = ("A1111", "Forge", "reForge", "Forge Neo", "Forge Classic", "SD.Next")
+
+
+def _version_entry(generator: Generator) -> str | None:
+    """WebUIs write their version alone; it says which of them it is."""
+    if generator.name in _VERSION_ALONE:
+        return generator.version
+    return " ".join(part for part in (generator.name, generator.version) if part) or None
 
 
 def _schedule_entry(p: GenerationParameters) -> str | None:

@@ -96,6 +96,16 @@ def test_written_back_as_text_graph_and_json(hubctl: Run, tmp_path: Path) -> Non
     assert json.loads(hubctl("inspect", path, "--as", "json").out)["seed"] == 1
 
 
+def test_half_a_character_and_no_number_are_printed_as_json_can(hubctl: Run, tmp_path: Path) -> None:
+    """Strangers' JSON may hold lone surrogates and NaN; what is printed is UTF-8 that any program parses."""
+    path = tmp_path / "a.json"
+    path.write_text('{"prompt": "a \\ud800 cat", "steps": 20, "seed": 1, "sampler": "Euler a", "odd": [NaN, -1e999]}')
+    assert hubctl("inspect", path, "--as", "a1111").out.startswith("a ? cat\nSteps: 20, ")
+    for options in (["--json"], ["--as", "json"], ["--as", "comfy"]):
+        text = hubctl("inspect", path, *options).out
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
 def test_an_unknown_form_and_a_form_for_many_are_refused(hubctl: Run, tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", parameters=TEXT)
     assert "one of: a1111, comfy, json" in hubctl("inspect", path, "--as", "yaml", status=2).err

@@ -41,6 +41,20 @@ def test_exceptions_still_exist(shared: Path, bench: ModuleType) -> None:
         assert not bench.same(field, record["expected"][field], bench.read(path)), (name, field)
 
 
+def test_every_recorded_infotext_comes_back_to_the_byte(shared: Path, bench: ModuleType) -> None:
+    """All but print-outs on one line, which come back as the text they were printed from."""
+    from hubctl.infotext import a1111
+
+    count = 0
+    for path, _ in bench.samples(shared / "fixtures" / "infotext"):
+        parameters = bench.read(path)
+        if parameters is None or parameters.sources.get("raw") != "infotext" or path.name.startswith("jammed"):
+            continue
+        assert a1111.write(parameters) == a1111.infotext_of(infotext.read(path, sidecars=False)), path.name
+        count += 1
+    assert count >= 80
+
+
 GENERATORS = {
     "enslo-sd-metadata/sd-webui.png": ("A1111", "v1.10.1"),
     "enslo-sd-metadata/forge.png": ("Forge", "f2.0.1v1.10.1-previous-669-gdfdcbab6"),

@@ -197,3 +197,31 @@ def test_what_a_graph_cannot_hold_is_left_out() -> None:
     assert back.seed == 0
     assert back.hires is not None
     assert (back.hires.width, back.hires.height, back.hires.upscale) == (1024, 1536, 2.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(webui_line | st.just(""), max_size=4),
+    negative=st.none() | st.lists(webui_line | st.just(""), max_size=3),
+    end=st.sampled_from(["\n", "\r\n"]),
+    tail=st.sampled_from(["", "\n", "\nTemplate: __x__\n\nNegative Template: y"]),
+)
+def test_layout_comes_back_to_the_byte(lines: list[str], negative: list[str] | None, end: str, tail: str) -> None:
+    """Blank lines before labels, a negative prompt of nothing, Windows line ends: prompts as people type them."""
+    said = [] if negative is None else ["Negative prompt: " + "\n".join(negative)]
+    text = "\n".join([*lines, *said, "Steps: 20, Sampler: Euler a, Odd,Size: 512x512"]) + tail
+    text = text.replace("\n", end)
+    parsed = a1111.parse(text)
+    assert a1111.write(parsed) == text
+    assert GenerationParameters.from_json(json.loads(json.dumps(parsed.to_json()))).to_json() == parsed.to_json()
+    changed = a1111.write(replace(parsed, seed=7, prompt="another"))
+    assert changed.startswith("another\n")
+    assert a1111.parse(changed).seed == 7
+
+
+@settings(max_examples=100, deadline=None)
+@given(parameters())
+def test_what_inspect_prints_as_json_is_read_again(before: GenerationParameters) -> None:
+    assert infotext.parse(json.dumps(before.to_json())).to_json() == before.to_json()
+    printed = {"schema": "hubctl.inspect/1", "parameters": before.to_json(), "warnings": []}
+    assert infotext.parse(json.dumps(printed)).to_json() == before.to_json()
