@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 FOREVER = 10**9
 TOKEN = "sekrit-token-5f1c"
@@ -272,7 +272,7 @@ class RudeHub:
         match self._misdeed(
             "loop", "private", "login", "hub_503", "hub_404", "rate_limit", "early_access", "disabled", "archived",
             "region", "edge", "volume", "no_access", "slow_down", "storm", "retry_date", "retry_odd", "retry_absurd",
-            "elsewhere", "credentials",
+            "elsewhere", "credentials", "hub_echo", "token_in_url",
         ):  # fmt: skip
             case "loop":
                 return self._redirect(handler, handler.path)
@@ -295,6 +295,11 @@ class RudeHub:
                 return self._json(handler, 403, body)
             case "no_access":
                 return self._json(handler, 403, {"error": "You do not have access to download this file"})
+            case "hub_echo":
+                told = f"{handler.headers.get('Authorization')} is {self.token}, {quote(self.token or '')}"
+                return self._json(handler, self.chance.choice([400, 403, 404, 429, 503]), {"error": {"message": told}})
+            case "token_in_url":  # a redirect to itself, with the key in the query
+                return self._redirect(handler, f"{handler.path}&token={self.token}&api_key={self.token}")
             case "storm":
                 return self._json(handler, 429, {"error": "Rate limit exceeded"}, Retry_After="0")
             case "retry_date":  # by a clock that is an hour ahead
@@ -357,7 +362,7 @@ class RudeHub:
             "more", "gzip", "html", "json", "no_length", "flip", "change", "storage_500", "empty_answer",
             "rename", "hang", "wrong_total", "small_lie", "multipart", "short_range", "open_total", "chunked",
             "weak_etag", "empty_file", "loris", "http10", "end_reset", "long_header", "two_lengths", "garbage",
-            "odd_status", "hints", "part_unasked",
+            "odd_status", "hints", "part_unasked", "echo",
         )  # fmt: skip
         data = self.files.get(int(urlsplit(handler.path).path.rsplit("/", 1)[-1]), self.data)
         if deed == "rename":  # the same bytes, from another store
@@ -372,6 +377,9 @@ class RudeHub:
             return self._answer(handler, 200, {"Content-Type": "application/json"}, body)
         if deed == "empty_file":
             return self._answer(handler, 200, {"Content-Type": "application/octet-stream"}, b"")
+        if deed == "echo":  # all it was told, in its own words
+            told = f"{urlsplit(handler.path).query.replace('=', ' is ')} {list(handler.headers.values())}"
+            return self._json(handler, self.chance.choice([404, 418, 429, 500]), {"message": told}, X_Told=told)
         if deed == "odd_status":
             return self._answer(handler, self.chance.choice([202, 207, 305, 418]), {}, b"")
         if deed in RAW:

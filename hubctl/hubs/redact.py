@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -29,19 +30,27 @@ _SCHEME = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
 _FIELD = re.compile(
     r"\b(authorization|token|api[-_]?key|cookie)([\"']?\s*[:=]\s*[\"']?|[\"'], ?b?[\"'])[^\s\"',;&]+", re.IGNORECASE
 )
-_KNOWN: set[str] = set()  # keys of this process, hidden wherever they turn up: a hub may echo them in any words
-SHORTEST_KEY = 6  # characters; hiding less would make holes in ordinary words
+_KEYS: set[str] = set()  # of this process, hidden wherever they turn up: a hub may echo them in any words
+_SIGNED: deque[str] = deque(maxlen=64)  # values of the signed links met last, likewise
+SHORTEST_KEY, SHORTEST_SIGNATURE = 6, 16  # characters; hiding less would make holes in ordinary words
 
 
 def hide(secret: str | None) -> None:
-    """Never show this text again, in any spelling a URL may give it."""
+    """Never show this key again, in any spelling a URL may give it."""
     if secret and len(secret) >= SHORTEST_KEY:
-        _KNOWN.update({secret, quote(secret, safe=""), quote(secret), quote_plus(secret)})
+        _KEYS.update({secret, quote(secret, safe=""), quote(secret), quote_plus(secret)})
+
+
+def hide_link(url: str) -> None:
+    """Nor the values of this link, should its host repeat them in other words."""
+    for match in _QUERY.finditer(url):
+        if match[2].lower() not in HARMLESS and len(match[3]) >= SHORTEST_SIGNATURE:
+            _SIGNED.append(match[3])
 
 
 def redact(text: str) -> str:
     """`text` with the secrets of any URL or header in it replaced."""
-    for secret in tuple(_KNOWN):
+    for secret in (*_KEYS, *_SIGNED):
         text = text.replace(secret, HIDDEN)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(_hide, text)

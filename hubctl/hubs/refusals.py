@@ -219,10 +219,17 @@ def _too_many(answer: Answer, hub: str, lower: str, text: str) -> KnownError:
             f"{hub} says: {text}", hint="its daily volume is used up: try again in some hours", retry_after=wait
         )
     return RateLimited(
-        f"{hub} asks to slow down" + (f" and to try again in {wait:.0f} s" if wait else ""),
+        f"{hub} asks to slow down" + (f" and to try again in {_spoken(wait)}" if wait else ""),
         hint="wait a little and run the same command again",
         retry_after=wait,
     )
+
+
+def _spoken(seconds: float) -> str:
+    for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def is_transient(error: KnownError, answer: Answer) -> bool:

@@ -36,7 +36,7 @@ from hubctl.errors import (
 )
 from hubctl.hubs.addresses import is_private
 from hubctl.hubs.ratelimit import CallBudget
-from hubctl.hubs.redact import guard_logging, hide, redact, short
+from hubctl.hubs.redact import guard_logging, hide, hide_link, redact, short
 from hubctl.hubs.refusals import Answer, has_edge_marks, is_login_page, is_transient, looks_like_html, refusal
 
 if TYPE_CHECKING:
@@ -299,6 +299,7 @@ class Transport:
                 f"{self.name} sends us to a private address ({short(host, 80)})",
                 hint="a public hub has no business on your own network: nothing was fetched",
             )
+        hide_link(target)
         logger.debug("redirected to %s", redact(target))
         return target
 

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rude import FOREVER, SIGNATURE_MARK, TOKEN, RudeHub
+from rude import FOREVER, PASSWORD, SIGNATURE_MARK, TOKEN, RudeHub
 
 from hubctl import errors
 from hubctl.hubs.download import Download, Job, Stopped, Tuning, fetch, fetch_many
@@ -434,6 +434,30 @@ def test_no_secret_is_written_anywhere(tmp_path: Path, caplog: pytest.LogCapture
     everything = caplog.text + "".join(said) + str(caught.value.to_json()) + written.decode()
     assert signatures
     assert not any(secret in everything for secret in {TOKEN, *signatures})
+
+
+@pytest.mark.parametrize("misdeed", ["echo", "hub_echo", "token_in_url", "credentials", "expired", "odd_status"])
+@pytest.mark.parametrize("often", [1, FOREVER])
+def test_a_secret_in_an_odd_place_stays_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, misdeed: str, often: int
+) -> None:
+    """Repeated in an error's words, put into a query or before a host: in no log, event, error or file."""
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    with RudeHub(payload(SMALL), misdeeds={misdeed: often}) as rude, reserve(tmp_path, rude) as partial:
+        try:
+            fetch(
+                hub(rude), rude.link, partial, size=SMALL, sha256=rude.sha256,
+                on_event=lambda kind, **facts: said.append(repr((kind, facts))),
+            )  # fmt: skip
+        except errors.KnownError as error:
+            said.append(json.dumps(error.to_json()) + repr(error.__context__) + repr(error.__cause__))
+        partial.checkpoint()
+        secrets = {path.split(SIGNATURE_MARK + "=")[1] for _, path, _ in rude.requests if SIGNATURE_MARK in path}
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json")).decode()
+    everything = caplog.text + "".join(said) + written
+    assert "httpcore" in everything  # the library's own words are among them
+    assert not [secret for secret in {TOKEN, PASSWORD, *secrets} if secret in everything]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
