@@ -52,6 +52,7 @@ def tokenizer() -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    out.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
     return out
 
 
@@ -62,10 +63,10 @@ def _byte_letters() -> list[str]:
 
 
 def tokenize(text: str) -> list[int]:
-    """Token ids of one run. ftfy first: the reference's slow tokenizer repairs text, the fast one does not."""
+    """Token ids of one run. ftfy and Python's lower case first, as in the reference's slow tokenizer."""
     import ftfy
 
-    return list(tokenizer().encode(ftfy.fix_text(text), add_special_tokens=False).ids)
+    return list(tokenizer().encode(ftfy.fix_text(text).lower(), add_special_tokens=False).ids)
 
 
 @dataclass(frozen=True)
