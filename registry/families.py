@@ -181,6 +181,7 @@ SIGNS: tuple[tuple[str, ...], ...] = (
     ("nucleus-image", "^transformer_blocks_#_encoder_proj"),
     ("qwen-image", "^txt_norm", "^transformer_blocks_#_img_"),
     ("minimax-h3", "^token_refiner_"),
+    ("minimax-h3", "^blocks_#_attn_qkv_proj"),
     ("mochi", "attn_qkv_x"),
     ("mochi", "t#_yproj"),
     ("mochi", "attnA_add_k_proj"),
@@ -394,10 +395,11 @@ def _lumina(n: Network) -> Family | None:
         return Family("omnigen2", "omnigen2")
     if width == 2304:
         return Family("lumina2", "lumina-2")
-    if width == 3840 or n.has("^x_pad_token") or n.has("^cap_pad_token") or (width is None and n.adapter):
+    spelled = n.adapter and not n.has("^layers_#_attn_to_")  # where only names were kept
+    if width == 3840 or n.has("^x_pad_token") or n.has("^cap_pad_token") or (width is None and spelled):
         return Family("z-image", "Z-Image")
     captions = n.has("^cap_embedder", "^noise_refiner") or n.has("^time_caption_embed", "^noise_refiner")
-    return Family("lumina2", "lumina-2") if captions else None
+    return Family("lumina2", "lumina-2") if captions or n.adapter else None
 
 
 def _wan_like(n: Network) -> Family | None:
@@ -522,7 +524,7 @@ def _by_blocks(n: Network) -> Family | None:
         return Family("sdxl", ARCHITECTURES["sdxl"], "only an embedding of sizes says SDXL", ("sd2", "kolors"))
     if not n.adapter and not n.has("attnB_to_k"):
         return None
-    deep = any(re.search(r"transformer_blocks_[2-9]_", name) for name in n.raw)
+    deep = any(re.search(r"transformer_blocks_[1-9]\d{0,2}_", name) for name in n.raw)  # SD1 and SD2 have one each
     places_xl = any(
         name.startswith(("up_blocks_0_attentions", "output_blocks_0_1_", "output_blocks_1_1_")) for name in n.raw
     )

@@ -504,6 +504,11 @@ ADAPTERS: dict[str, tuple[Shapes, str, str | None, int | None]] = {
         lora(f"lora_te1_{TE}", 768, 768) | lora("lora_te2_encoder_block_0_layer_0_SelfAttention_q", 4096, 4096),
         "lora", "flux1", 16,
     ),
+    "SDXL, a slider in shallow blocks": (
+        lora("lora_unet_down_blocks_1_attentions_0_transformer_blocks_1_attn1_to_q", 640, 640, 4), "lora", "sdxl", 4
+    ),
+    "MiniMax H3, its own names": (lora("diffusion_model.blocks.0.attn.qkv_proj", 21504, 5376, style="peft"), "lora",
+        "minimax-h3", 16),
     "SDXL, text encoders only, peft": (
         lora("text_encoder.text_model.encoder.layers.0.self_attn.q_proj", 768, 768, style="peft")
         | lora("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280, style="peft"),
