@@ -11,7 +11,8 @@
 picture above 0.9.
 
 The original may have been resized, cropped or re-encoded by a CDN: the larger picture is reduced to the smaller one's
-size, and where their aspects differ the cut around the centre that fits better is taken. `aligned` says what was done.
+size, and where their aspects differ the larger is cut to the other's where it looks most like it. `aligned` says what
+was done. A cut that leaves the aspect as it was, and so looks like a zoom, is not searched for: it scores low.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from hubctl.errors import RunError
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LARGEST_PIXELS = 100_000_000  # of a picture that is opened at all: an 8192×8192 one is smaller
 LARGEST_SIDE = 2048  # of what is compared part by part: figures of larger pictures come from a reduction
+LIKE = 0.999  # the most that pictures score which are not equal: three digits of it never read as 1
+THUMB, LINES = 96, 64  # where a cut lies is looked for on a side of so many pixels, then among so many lines
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _measure(a: Image.Image, b: Image.Image, aligned: str) -> Similarity:
     phash = max(0.0, 2 * float(np.mean(_phash(a) == _phash(b))) - 1)
     colour = max(0.0, 1 - float(np.mean(np.linalg.norm(x - y, axis=-1))) / 64)
     score = 0.5 * max(ssim, 0) + 0.2 * min(max((psnr - 20) / 20, 0), 1) + 0.15 * phash + 0.15 * colour
-    return Similarity(min(score, 0.9999), ssim, psnr, phash, colour, aligned, identical=False)
+    return Similarity(min(score, LIKE), ssim, psnr, phash, colour, aligned, identical=False)
 
 
 def _alignments(a: Image.Image, b: Image.Image) -> list[tuple[Image.Image, Image.Image, str]]:
@@ -110,7 +113,7 @@ def _alignments(a: Image.Image, b: Image.Image) -> list[tuple[Image.Image, Image
     if abs(first - second) <= 0.01 * max(first, second):
         pairs, notes = [(a, b)], []
     else:
-        pairs = [(_crop(a, second), b), (a, _crop(b, first))]
+        pairs = [(_cut(a, b), b), (a, _cut(b, a))]
         notes = ["cropped to a common aspect"]
     out = []
     for one, other in pairs:
@@ -127,15 +130,39 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _crop(image: Image.Image, aspect: float) -> Image.Image:
-    width, height = image.size
-    if width / height > aspect:
-        keep = max(1, round(height * aspect))
-        left = (width - keep) // 2
-        return image.crop((left, 0, left + keep, height))
-    keep = max(1, round(width / aspect))
-    top = (height - keep) // 2
-    return image.crop((0, top, width, top + keep))
+def _cut(image: Image.Image, other: Image.Image) -> Image.Image:
+    """The part of `image`, at the aspect of `other`, that looks most like it: found coarsely, then pixel by pixel."""
+    wide = image.width * other.height > other.width * image.height  # what is too much is at the sides
+    length, keep = image.size, (image.height * other.width / other.height, image.width * other.height / other.width)
+    room = (length[0] - max(1, round(keep[0]))) if wide else (length[1] - max(1, round(keep[1])))
+    start = room // 2
+    for side, lines in ((THUMB, THUMB), (LARGEST_SIDE, LINES)):
+        start = _where(image, other, wide, room, start, side=side, lines=lines, near=side > THUMB)
+    if wide:
+        return image.crop((start, 0, start + length[0] - room, length[1]))
+    return image.crop((0, start, length[0], start + length[1] - room))
+
+
+def _where(
+    image: Image.Image, other: Image.Image, wide: bool, room: int, start: int, *, side: int, lines: int, near: bool
+) -> int:
+    """Where along its longer axis `image` holds `other`, in its own pixels; `near`: only around `start`."""
+    across = image.height if wide else image.width
+    scale = min(1.0, side / max(image.size), (other.height if wide else other.width) / across)
+    small = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX
+    )
+    kept = max(1, (small.width if wide else small.height) - round(room * scale))
+    like = _resize(other, (kept, small.height) if wide else (small.width, kept))
+    step = max(1, (small.height if wide else small.width) // lines)
+    x, y = (
+        _lightness((pixels[::step].swapaxes(0, 1) if wide else pixels[:, ::step]).astype(np.float64))
+        for pixels in (np.asarray(small), np.asarray(like))
+    )  # the longer axis first
+    middle, reach = round(start * scale), round(max(image.size) / THUMB * scale) + 1
+    spots = [i for i in range(x.shape[0] - kept + 1) if not near or abs(i - middle) <= reach]
+    best = min(spots, key=lambda i: (float(np.mean((x[i : i + kept] - y) ** 2)), abs(i - middle)), default=middle)
+    return min(max(round(best / scale), 0), room)
 
 
 def _lightness(rgb: Array) -> Array:
