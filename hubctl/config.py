@@ -64,20 +64,26 @@ class Settings:
     def hub_url(self, name: str) -> str:
         """The base URL of a hub given by name or URL, without a trailing slash."""
         if "://" in name:
-            return _without_key(name)
+            return _base(name)
         if name not in self.hubs:
-            known = ", ".join(sorted(self.hubs))
-            raise UsageError(
-                f"no hub is called `{name}`",
-                hint=f"known hubs: {known}; or give a URL, or add one with `hubctl config set hubs.{name} URL`",
-            )
-        return _without_key(self.hubs[name])
+            hint = f"known hubs: {', '.join(sorted(self.hubs))}; or give a URL"
+            if re.fullmatch(r"localhost|[\w.-]+(\.\w+|:[0-9]+)/?", name):
+                hint = f"if it is an address, write it whole: http://{name}"
+            elif HUB_NAME.fullmatch(name):
+                hint += f", or add one with `hubctl config set hubs.{name} URL`"
+            raise UsageError(f"no hub is called `{name}`", hint=hint)
+        return _base(self.hubs[name])
 
 
-def _without_key(url: str) -> str:
+HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def _base(url: str) -> str:
     """A base URL; one with a name and password in it would end up in logs, queues and manifests."""
     if "@" in url.split("://", 1)[1].split("/", 1)[0]:
         raise UsageError("a hub's URL may not hold a name or password", hint="store the key with `hubctl login`")
+    if not re.match(r"https?://[^/\s?#]", url, re.IGNORECASE):
+        raise UsageError(f"`{url}` is no hub's URL", hint="write it with http:// or https://")
     return url.rstrip("/")
 
 
@@ -89,6 +95,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "link_kind": ("auto", "reflink", "hardlink", "symlink", "copy"),
     }
 )
+LEAST_MOST: Mapping[str, tuple[int, int]] = MappingProxyType({"connections": (1, 16), "parallel": (1, 16)})
 SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in {"hubs", "config_path", "origins", "unknown"})
 
 
@@ -116,13 +123,18 @@ def parse_value(name: str, value: Any, where: str) -> Any:
             return None if value in (None, "", "none") else parse_size(value)
         if kind.startswith("int"):
             number = int(value)
-            if number < 0:
+            least, most = LEAST_MOST.get(name, (0, 2**31))
+            if not least <= number <= most:
                 raise ValueError
             return number
         if kind == "Path":
+            if not str(value).strip():  # would be the folder one happens to be in
+                raise ValueError
             return Path(value).expanduser().absolute()
     except (TypeError, ValueError):
         raise UsageError(f"`{name}` cannot be `{value}` ({where})", hint=_what_fits(name, kind)) from None
+    if name == "device" and re.fullmatch(r"cuda:[0-9]{1,2}", str(value)):
+        return value
     if not isinstance(value, str) or (name in CHOICES and value not in CHOICES[name]):
         raise UsageError(f"`{name}` cannot be `{value}` ({where})", hint=_what_fits(name, kind))
     return value
@@ -131,9 +143,14 @@ def parse_value(name: str, value: Any, where: str) -> Any:
 def _what_fits(name: str, kind: str) -> str:
     if name in CHOICES:
         return "one of: " + ", ".join(CHOICES[name])
-    return {"bool": "true or false", "int": "a whole number", "int | None": "a size such as 20M, or none"}.get(
-        kind, "text"
-    )
+    if name in LEAST_MOST:
+        return "a whole number from {} to {}".format(*LEAST_MOST[name])
+    return {
+        "Path": "a folder",
+        "bool": "true or false",
+        "int": "a whole number",
+        "int | None": "a size such as 20M, or none",
+    }.get(kind, "text")
 
 
 def _as_bool(value: Any) -> bool:
@@ -192,7 +209,7 @@ def load(
         origins["hubs.civitai"] = "CIVITAI_HOST"
     for name in SETTABLE:
         variable = f"HUBCTL_{name.upper()}"
-        if variable in environ:
+        if environ.get(variable):  # an empty one is none
             take(name, environ[variable], variable)
     for name, value in (flags or {}).items():
         take(name, value, f"--{name.replace('_', '-')}")
@@ -238,6 +255,8 @@ def save_value(path: Path, name: str, value: str) -> None:
     clear = value.strip().lower() == "none"
     if name.startswith("hubs."):
         hub = name.removeprefix("hubs.")
+        if not HUB_NAME.fullmatch(hub):
+            raise UsageError(f"`{hub}` is no name for a hub", hint="letters, digits, dots and dashes")
         table = document.setdefault("hubs", tomlkit.table(is_super_table=True))
         if clear:
             table.pop(hub, None)
@@ -252,6 +271,10 @@ def save_value(path: Path, name: str, value: str) -> None:
             document.pop(name, None)
         else:
             parsed = parse_value(name, value, "command line")
+            if name == "hub":
+                known = load(environ={}, config_path=path)
+                for each in replace(known, hub=value).hub_names:
+                    known.hub_url(each)
             document[name] = str(parsed) if isinstance(parsed, Path) else parsed
     else:
         raise UsageError(f"there is no setting `{name}`", hint="known: " + ", ".join((*SETTABLE, "hubs.<name>")))

@@ -110,12 +110,59 @@ def test_what_is_saved_is_read_and_the_rest_of_the_file_stays(file: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("no_such", "1"), ("connections", "x"), ("hubs.nas", "nas"), ("device", "z")]
+    ("name", "value"),
+    [
+        ("no_such", "1"),
+        ("connections", "x"),
+        ("connections", "0"),
+        ("connections", "17"),
+        ("parallel", "0"),
+        ("home", ""),
+        ("hubs.nas", "nas"),
+        ("hubs.", "http://nas"),
+        ("hubs.a/b", "http://nas"),
+        ("hub", "nowhere"),
+        ("hub", "civitai, nowhere"),
+        ("hub", "ftp://nas"),
+        ("device", "z"),
+    ],
 )
 def test_nothing_is_written_for_what_does_not_fit(name: str, value: str, file: Path) -> None:
     with pytest.raises(UsageError):
         save_value(file, name, value)
     assert not file.exists()
+
+
+def test_an_empty_variable_is_none(file: Path) -> None:
+    settings = load({}, {"HUBCTL_HOME": "", "HUBCTL_HUB": "", "HUBCTL_CONNECTIONS": ""}, file)
+    assert (settings.hub, settings.connections, settings.home) == ("civitai", 4, load({}, {}, file).home)
+
+
+@pytest.mark.parametrize(
+    ("hub", "hint"),
+    [
+        ("127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("nas.local", "http://nas.local"),
+        ("localhost", "http://localhost"),
+        ("nas", "`hubctl config set hubs.nas URL`"),
+        ("ftp://nas", "http://"),
+    ],
+)
+def test_what_is_no_hub_is_refused_with_the_way_to_name_it(hub: str, hint: str, file: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load({}, {}, file).hub_url(hub)
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_value_that_does_not_fit_is_mended_with_config_set(
+    home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text('connections = "many"\n')
+    assert run(["config"]) == 2
+    assert run(["config", "path"]) == 0
+    assert run(["config", "set", "connections", "3"]) == 0
+    assert run(["config"]) == 0
+    assert "connections" in capfd.readouterr().out
 
 
 def test_config_on_the_command_line(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

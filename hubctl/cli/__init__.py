@@ -6,6 +6,7 @@ fast. Data goes to stdout, talk to stderr.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -200,7 +201,9 @@ def _report(error: Any, argv: Sequence[str] = ()) -> int:
     from hubctl.cli import _out
 
     hub = _flags.CURRENT.hub
-    if error.hint and hub and "," not in hub:  # a key is stored for the settings' hub, unless another is named
+    if (
+        error.hint and hub and re.fullmatch(r"[\w.-]+|https?://[\w.:\[\]-]+/?", hub)
+    ):  # a key is stored for the settings' hub, unless another is named
         error.hint = error.hint.replace("`hubctl login`", f"`hubctl login {hub}`")
     if error.code == "usage":  # maybe nobody has read as far as --json
         _flags.CURRENT.json |= "--json" in argv[: argv.index("--") if "--" in argv else len(argv)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -58,14 +59,15 @@ def set_(
 
     Example: hubctl config set prefer_fp fp32
     """
-    from hubctl.config import save_value
+    from hubctl.config import default_config_path, save_value
 
-    path = _app.settings().config_path
+    path = default_config_path(os.environ)  # not of the settings: one that does not fit must be mended with this
     save_value(path, name, value)
     if _flags.CURRENT.json:
         _out.document("config-set", {"path": path, "name": name, "value": value})
     else:
-        _out.say(f"{name} = {value} in {path}")
+        cleared = value.strip().lower() == "none"
+        _out.say(f"{name} cleared in {path}" if cleared else f"{name} = {value} in {path}")
 
 
 @app.command("path")
@@ -74,7 +76,9 @@ def path() -> None:
 
     Example: $EDITOR "$(hubctl config path)"
     """
-    where = _app.settings().config_path
+    from hubctl.config import default_config_path
+
+    where = default_config_path(os.environ)
     if _flags.CURRENT.json:
         _out.document("config-path", {"path": where})
     else:

@@ -236,6 +236,12 @@ def test_the_hint_names_the_hub_that_wants_a_key(argv: tuple[str, ...], on_demo:
     assert "`hubctl login`" in on_demo("whoami", status=3).err
 
 
+def test_no_hint_repeats_what_a_url_should_not_hold(on_demo: Run) -> None:
+    outcome = on_demo("search", "--hub", "http://me:secret@127.0.0.1:9", status=2)
+    assert "hubctl login" in outcome.err
+    assert "secret" not in outcome.err
+
+
 def test_a_picture_that_says_nothing_is_refused_with_the_way_on(on_demo: Run, tmp_path: Path) -> None:
     outcome = on_demo("reproduce", picture(tmp_path / "mute.png", None), "--json", status=2)
     assert failed(outcome) == "no_parameters"
