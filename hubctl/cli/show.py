@@ -356,13 +356,21 @@ def print_settings(settings: Mapping[str, Any]) -> None:
     _page.table(["setting", "value", "range", ("sure", "right"), "from"], rows)
 
 
+MANY = 3  # settings with one and the same proof are told in one row
+
+
 def print_why(settings: Mapping[str, Any]) -> None:
     """The proof of each setting: the creator's words, the count of images, what else is used."""
     _page.section("Why")
-    rows = [
-        (LABELS.get(name, name.replace("_", " ")), "; ".join(dict.fromkeys(_proof(entry))))
-        for name, entry in settings.items()
-        if isinstance(entry, dict)
+    proofs: dict[str, list[str]] = {}
+    for name, entry in settings.items():
+        if isinstance(entry, dict):
+            proofs.setdefault("; ".join(dict.fromkeys(_proof(entry))), []).append(
+                LABELS.get(name, name.replace("_", " "))
+            )
+    rows = [(name, proof) for proof, names in proofs.items() if len(names) < MANY for name in names]
+    rows += [
+        ("the rest" if rows else "all", f"{proof}: {', '.join(n)}") for proof, n in proofs.items() if len(n) >= MANY
     ]
     _page.pairs(rows, wrapped=True)
 

@@ -111,6 +111,8 @@ def test_recommend_proves_each_value(on_recorded: Any) -> None:
     shown = on_recorded("recommend", ARMOR).out
     assert "“推荐权重:0.7~1”" in shown
     assert "3 of 3 example images" in shown
+    why = [line.split() for line in shown.partition("Why")[2].splitlines()]
+    assert sum(line[:3] == ["the", "rest", "3"] for line in why) == 1  # what all images agree on is told once
     data = on_recorded("recommend", ARMOR, "--json").json
     assert data["schema"] == "hubctl.recommend/1"
     assert (data["model_id"], data["version_id"]) == (ARMOR, 63688)
