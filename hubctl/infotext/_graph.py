@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 MAX_NODES = 20_000
 MAX_SUBGRAPH_DEPTH = 12
+MAX_UNFOLDED = 150_000  # nodes and links of all unfolded subgraphs: each may hold several of the next
 _MUTED, _BYPASSED = 2, 4
 _NOTES = {"Note", "MarkdownNote", "Label (rgthree)", "Fast Groups Muter (rgthree)", "Fast Groups Bypasser (rgthree)"}
 _SEED_CONTROLS = {"fixed", "increment", "decrement", "randomize"}
@@ -229,8 +230,19 @@ def from_workflow(workflow: Mapping[str, Any]) -> Graph:
     subgraphs = (
         {str(s.get("id")): s for s in listed or () if isinstance(s, Mapping)} if isinstance(listed, list) else {}
     )
-    _unfold(workflow, "", {}, {}, subgraphs, graph, depth=0)
+    _unfold(workflow, "", {}, {}, _Unfolding(subgraphs, graph), depth=0)
     return graph
+
+
+@dataclass
+class _Unfolding:
+    subgraphs: Mapping[str, Mapping[str, Any]]
+    graph: Graph
+    left: int = MAX_UNFOLDED
+
+    def may_open(self, container: Mapping[str, Any]) -> bool:
+        self.left -= sum(len(value) for value in container.values() if isinstance(value, list | dict)) + 1
+        return self.left >= 0
 
 
 def _link_table(container: Mapping[str, Any]) -> dict[int, tuple[str, int]]:
@@ -249,9 +261,8 @@ def _unfold(
     container: Mapping[str, Any],
     prefix: str,
     outside: dict[int, Any],
-    promoted: Mapping[tuple[str, str], Any],
-    subgraphs: Mapping[str, Mapping[str, Any]],
-    graph: Graph,
+    promoted: Mapping[str, Mapping[str, Any]],
+    work: _Unfolding,
     *,
     depth: int,
 ) -> dict[int, Any]:
@@ -259,6 +270,8 @@ def _unfold(
 
     `outside`: what is linked to a subgraph's inputs. `promoted`: its nodes' widgets that are shown, and set, outside.
     """
+    if not work.may_open(container):
+        return {}
     table = _link_table(container)
     nodes = {str(n.get("id")): n for n in container.get("nodes") or () if isinstance(n, Mapping)}
     inner_outputs: dict[str, dict[int, Any]] = {}
@@ -288,37 +301,34 @@ def _unfold(
 
     order = sorted(nodes.values(), key=_order)
     for node in order:
-        if len(graph) >= MAX_NODES or node.get("mode") in (_MUTED, _BYPASSED) or node.get("type") in _NOTES:
+        if len(work.graph) >= MAX_NODES or node.get("mode") in (_MUTED, _BYPASSED) or node.get("type") in _NOTES:
             continue
         key, kind = str(node.get("id")), str(node.get("type"))
         inputs = _ui_inputs(node, source, everywhere)
-        for (owner, name), value in promoted.items():
-            if owner == key and not isinstance(inputs.get(name), Link):
-                inputs[name] = value
-        if kind in subgraphs and depth < MAX_SUBGRAPH_DEPTH:
-            definition = subgraphs[kind]
+        inputs |= {n: x for n, x in promoted.get(key, {}).items() if not isinstance(inputs.get(n), Link)}
+        if kind in work.subgraphs and depth < MAX_SUBGRAPH_DEPTH:
+            definition = work.subgraphs[kind]
             names = [str(i.get("name")) for i in definition.get("inputs") or () if isinstance(i, Mapping)]
             shown = _promoted(node)
-            handed = {slot: inputs.get(name, shown.get(("-1", name))) for slot, name in enumerate(names)}
-            inner = f"{prefix}{key}:"
-            inner_outputs[key] = _unfold(definition, inner, handed, shown, subgraphs, graph, depth=depth + 1)
+            handed = {slot: inputs.get(name, shown.get("-1", {}).get(name)) for slot, name in enumerate(names)}
+            inner_outputs[key] = _unfold(definition, f"{prefix}{key}:", handed, shown, work, depth=depth + 1)
         else:
             title = node.get("title")
-            graph[prefix + key] = Node(prefix + key, kind, inputs, title if isinstance(title, str) else None)
+            work.graph[prefix + key] = Node(prefix + key, kind, inputs, title if isinstance(title, str) else None)
     return {slot: source(link_id) for slot, link_id in _output_links(container).items()}
 
 
-def _promoted(node: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    """(inner node, widget) → value of the widgets that a subgraph's node shows; "-1" is the subgraph's own input."""
+def _promoted(node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Inner node → {widget: value} of those that a subgraph's node shows; "-1" are the subgraph's own inputs."""
     properties, values = node.get("properties"), node.get("widgets_values")
     shown = properties.get("proxyWidgets") if isinstance(properties, Mapping) else None
     if not isinstance(shown, list) or not isinstance(values, list):
         return {}
-    return {
-        (str(entry[0]), entry[1]): value
-        for entry, value in zip(shown[:256], values, strict=False)
-        if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], str) and value is not None
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for entry, value in zip(shown[:256], values, strict=False):
+        if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], str) and value is not None:
+            found.setdefault(str(entry[0]), {})[entry[1]] = value
+    return found
 
 
 _SETTERS, _GETTERS = ("SetNode", "easy setNode"), ("GetNode", "easy getNode")

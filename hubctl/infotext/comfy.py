@@ -11,6 +11,7 @@ at a node that says nothing, the node is named in `warnings`.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -135,8 +136,10 @@ def parse_graph(prompt: Mapping[str, Any] | None, workflow: Mapping[str, Any] | 
 
 
 def _frontend(workflow: Mapping[str, Any] | None) -> str | None:
+    """Only the page's version is written down; ComfyUI's own counts differently."""
     extra = workflow.get("extra") if workflow is not None else None
-    return v.to_text(extra.get("frontendVersion")) if isinstance(extra, Mapping) else None
+    version = v.to_text(extra.get("frontendVersion")) if isinstance(extra, Mapping) else None
+    return f"frontend {version}" if version else None
 
 
 def _containers(workflow: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -321,12 +324,17 @@ def embeddings(text: str) -> Iterator[ResourceRef]:
 
 _VALUE_INPUTS = (
     "value", "Value", "seed", "noise_seed", "int", "float", "number", "text", "string", "String", "Text", "boolean",
-    "selected", "sampler_name", "scheduler", "steps", "cfg", "widget_0", "a",
+    "selected", "sampler_name", "scheduler", "steps", "cfg", "widget_0",
 )  # fmt: skip
 _ALIASES = {
     # what a carrier of many values calls one of them
     "sampler_name": ("sampler",), "seed": ("noise_seed", "seed_num"), "noise_seed": ("seed",),
     "steps": ("steps_total",), "scheduler": ("schedule",),
+}  # fmt: skip
+_OPERATIONS = {
+    "add": operator.add, "+": operator.add, "subtract": operator.sub, "sub": operator.sub, "-": operator.sub,
+    "multiply": operator.mul, "mul": operator.mul, "*": operator.mul, "divide": operator.truediv,
+    "div": operator.truediv, "/": operator.truediv,
 }  # fmt: skip
 _PIPES = ("base_ctx", "ctx", "context", "ctx_01", "pipe", "basic_pipe", "optional_pipe", "sdxl_tuple", "sdxl_pipe")
 _TEXT_INPUTS = (
@@ -464,6 +472,8 @@ class _Walk:
             found = self._carried(source, name, depth)
             if found is None and "isfloatX" in source.inputs:  # a slider keeps its number as both
                 found = source.literal("Xf" if source.literal("isfloatX") else "Xi")
+            if found is None and {"a", "b"} <= source.inputs.keys():
+                found = self._computed(source, depth)
             if found is None:
                 found = source.literal(*_VALUE_INPUTS)
             if found is not None:
@@ -474,6 +484,17 @@ class _Walk:
                 if found is not None:
                     return found
         return None
+
+    def _computed(self, node: Node, depth: int) -> float | None:
+        """The four operations on `a` and `b`; formulas are not run."""
+        operation = _OPERATIONS.get(str(node.literal("operation", "op", "operator"))[:16].lower())
+        a, b = (v.to_float(self.value(node, name, depth=depth + 1)) for name in ("a", "b"))
+        if operation is None or a is None or b is None:
+            return None
+        try:
+            return v.to_float(operation(a, b))
+        except (ZeroDivisionError, OverflowError):
+            return None
 
     def _carried(self, source: Node, name: str, depth: int) -> Any:
         """The value of that name in a node, or in the contexts and pipes that it takes over."""

@@ -40,7 +40,20 @@ def parameters_of(source: str | Embedded | dict[str, Any]) -> None:
         comfy.write(parameters)
 
 
+def nested(width: int, depth: int, leaves: int = 0) -> str:
+    """A workflow whose every subgraph holds several of the next one."""
+    definitions = [
+        {"id": f"s{level}", "links": [], "nodes": [{"id": i, "type": f"s{level + 1}"} for i in range(width)]}
+        for level in range(depth)
+    ]
+    definitions[-1]["nodes"] += [{"id": f"x{i}", "type": "Note"} for i in range(leaves)]
+    nodes = [{"id": 1, "type": "s0"}]
+    return json.dumps({"nodes": nodes, "links": [], "definitions": {"subgraphs": definitions}})
+
+
 HOSTILE: dict[str, Any] = {
+    "subgraphs of subgraphs": nested(10, 12),
+    "subgraphs of long subgraphs": nested(900, 2, 30_000),
     "commas": "p" + SETTINGS + times(","),
     "open objects": "p" + SETTINGS + times("x: {"),
     "breaks": times("<br>"),
