@@ -6,6 +6,7 @@ updates without an error. `BEGIN IMMEDIATE` is what prevents it.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,16 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             f"the index {path} is damaged: {error}",
             hint="move it away; `hubctl reindex` makes it anew from the manifests",
         ) from None
+    return connection
+
+
+def in_memory(path: Path) -> sqlite3.Connection:
+    """A database that is not on disk, with what the one at `path` holds if there is one."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    if path.exists():
+        with contextlib.closing(_open(path, "ro")) as there:
+            there.backup(connection)
+    connection.row_factory = sqlite3.Row
     return connection
 
 

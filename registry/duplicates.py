@@ -6,10 +6,12 @@ again.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"))
 PROBE = 64 << 10
+Middle = Callable[[Path], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,17 @@ def find(
     installed = {row["size"]: True for row in registry.rows("SELECT DISTINCT size FROM installed_file")}
     suspects = [file for size, group in by_size.items() if size in installed or len(group) > 1 for file in group]
     groups: dict[str, list[_File]] = defaultdict(list)
+    middle = cache(_middle)  # LoRAs of one rank are all of one size: each is compared with all others
     for number, file in enumerate(suspects):
         on_file(number, len(suspects), file.path.name)
-        if sha := _sha(registry, file, by_size[file.size]):
+        if sha := _sha(registry, file, by_size[file.size], middle):
             groups[sha].append(file)
     return sorted(_duplicates(registry, groups), key=lambda d: (-d.wasted, d.name))
 
 
 def _outside(registry: Registry, folders: Sequence[Path]) -> list[_File]:
-    """Model files, once per inode, that the store does not share already."""
-    ours = {(row["inode"]) for row in registry.rows("SELECT inode FROM link WHERE inode IS NOT NULL")}
+    """Model files, once per inode, that are neither names of the store's bytes nor copies hubctl made itself."""
+    ours = {row["path"] for row in registry.rows("SELECT path FROM link")}
     seen: dict[tuple[int, int], _File] = {}
     for folder in folders:
         for root, names, files in os.walk(folder):
@@ -80,42 +84,47 @@ def _outside(registry: Registry, folders: Sequence[Path]) -> list[_File]:
                 except OSError:
                     continue
                 inode = (status.st_dev, status.st_ino)
-                if path.is_symlink() or not status.st_size or (status.st_ino in ours and status.st_nlink > 1):
+                if path.is_symlink() or not status.st_size or str(path.absolute()) in ours:
                     continue
                 seen.setdefault(inode, _File(path, status.st_size, status.st_blocks * 512, inode, status.st_mtime_ns))
     return list(seen.values())
 
 
-def _sha(registry: Registry, file: _File, others: Sequence[_File]) -> str | None:
-    """SHA256 of a file that may be a duplicate; None when its middle already shows that it is none."""
+def _sha(registry: Registry, file: _File, others: Sequence[_File], middle: Middle) -> str | None:
+    """SHA256 of a file that may be a duplicate; None when its middle shows that it is none, or it is a blob's inode."""
+    rows = registry.rows("SELECT DISTINCT sha256 FROM installed_file WHERE size = ?", (file.size,))
+    blobs = [registry.blob_path(row["sha256"]) for row in rows]
+    if any(_is_same(blob, file) for blob in blobs):
+        return None
     for row in registry.rows(
         "SELECT sha256 FROM scan WHERE path = ? AND size = ? AND mtime_ns = ? AND sha256 IS NOT NULL",
         (str(file.path), file.size, file.mtime_ns),
     ):
         return str(row["sha256"])
-    rows = registry.rows("SELECT DISTINCT sha256 FROM installed_file WHERE size = ?", (file.size,))
-    blobs = [registry.blob_path(row["sha256"]) for row in rows]
     rivals = [*blobs, *(other.path for other in others if other.inode != file.inode)]
-    probe = _middle(file.path)
-    if probe is None or not any(_middle(rival) == probe for rival in rivals):
+    probe = middle(file.path)
+    if probe is None or not any(middle(rival) == probe for rival in rivals):
         return None
-    for blob in blobs:  # the same inode needs no reading
-        try:
-            if blob.samefile(file.path):
-                return None
-        except OSError:
-            continue
     try:
         return verify.digest(file.path)
     except OSError:
         return None
 
 
+def _is_same(blob: Path, file: _File) -> bool:
+    try:
+        status = blob.stat()
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == file.inode
+
+
 def _middle(path: Path) -> bytes | None:
+    """A digest of some bytes of a file, which files that differ seldom share."""
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(max(0, path.stat().st_size // 2 - PROBE // 2))
-            return file.read(PROBE)
+            return hashlib.sha256(file.read(PROBE)).digest()
     except OSError:
         return None
 

@@ -25,7 +25,7 @@ from registry import ballast, index
 from registry import facts as journal
 from registry import manifest as manifests
 from registry import search as finding
-from registry.db import connect, writing
+from registry.db import connect, in_memory, writing
 from registry.errors import Busy, NoPermission, NoSpace, NotFound, VerificationFailed
 from registry.fs import locked, place, safe_name
 from registry.index import Place
@@ -88,11 +88,15 @@ class Registry:
             registry.catch_up()
         return registry
 
-    def _make_home(self) -> None:
+    def refuse_if_unplugged(self) -> None:
+        """A home on a drive that is not there is not an empty one. Raises NotFound."""
         if not self.home.parent.exists() and self.home.as_posix().startswith(DRIVES):
             raise NotFound(
                 f"{self.home.parent} is not there", hint="is the drive plugged in? else choose another --home"
             )
+
+    def _make_home(self) -> None:
+        self.refuse_if_unplugged()
         try:
             self.home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -125,21 +129,26 @@ class Registry:
     def _db(self) -> sqlite3.Connection:
         if self.read_only and not (self.home / "index.db").exists():
             return self._in_memory()
-        return connect(self.home / "index.db", read_only=self.read_only)
+        try:
+            return connect(self.home / "index.db", read_only=self.read_only)
+        except NoPermission:
+            if not self.read_only:
+                raise
+            return self._in_memory()  # an older index in a folder that may only be read
 
     def _in_memory(self) -> sqlite3.Connection:
         """An index that is not on disk: of a home that is empty, or may only be read."""
-        from registry.migrations import MIGRATIONS
+        from registry.migrations import pending
 
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        for migration in MIGRATIONS:
+        connection = in_memory(self.home / "index.db")
+        for migration in pending(connection):
             migration(connection)
         if self.at.manifests.is_dir():
             with writing(connection) as db:
                 journal.replay(db, self.home)
                 for path, stamp in index.walk(self.at):
                     index.index_file(db, self.at, path, stamp, mend=False)
+                index.remember(db, index.current(self.at))
         return connection
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ def du(
     if by not in BY:
         raise UsageError(f"cannot group by `{by}`", hint="one of: " + ", ".join(BY))
     with _app.open_registry(read_only=True) as registry:
+        registry.refuse_if_unplugged()
         if duplicates:
             _duplicates(registry, duplicates, top)
             return

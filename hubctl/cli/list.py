@@ -43,6 +43,7 @@ def list_(
     )
     offset = (page - 1) * (size or 0)
     with _app.open_registry(read_only=True) as registry:
+        registry.refuse_if_unplugged()
         if _flags.CURRENT.quiet and not _flags.CURRENT.json:
             for ref in registry.refs(wanted, sort=sort, limit=size, offset=offset):
                 _out.line(ref)

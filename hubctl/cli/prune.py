@@ -68,7 +68,8 @@ def prune(
         unused, superseded, redownloadable, free, max_size, include_used, orphans, partials, previews, damaged, trash,
         now,
     )  # fmt: skip
-    with _app.open_registry() as registry:
+    with _app.open_registry(read_only=dry_run) as registry:
+        registry.refuse_if_unplugged()
         with _progress.busy("looking around"):
             facts = pruning.look(registry, locked=_locked(registry), leftovers=policy.orphans)
         available = _Hub() if policy.redownloadable else None

@@ -47,6 +47,7 @@ def search(
     )
     if local or settings.offline:
         with _app.open_registry(read_only=True) as registry:
+            registry.refuse_if_unplugged()
             rows = [_local_row(item) for item in registry.search(query)]
     else:
         rows = _hub_rows(query)

@@ -31,6 +31,7 @@ def list_() -> None:
 
     days = _app.settings().trash_days
     with _app.open_registry(read_only=True) as registry:
+        registry.refuse_if_unplugged()
         entries = bin_.entries(registry)
         sizes = [_size(registry, entry) for entry in entries]
     if _flags.CURRENT.json:

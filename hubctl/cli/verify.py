@@ -28,7 +28,7 @@ def verify(
     from hubctl.reproduce import installed_one
     from registry import verify as checking
 
-    with _app.open_registry() as registry:
+    with _open(repair) as registry:
         keys = [(i.source, i.version_id) for ref in refs or () for i in [installed_one(ref, registry)]] or None
         with _progress.downloads() as bars:
             verdict = checking.check(registry, keys, every=all_, on_bytes=bars.on_bytes)
@@ -55,6 +55,18 @@ def verify(
     if left:
         again = "`hubctl verify --repair` puts right what can be" if not repair else left_hint(left)
         raise VerificationFailed(f"{_out.plural(len(left), 'problem')} found", hint=again)
+
+
+def _open(repair: bool) -> Registry:
+    """The library, to write down what was verified; a home that may only be read can be looked at all the same."""
+    from hubctl.errors import NoPermission
+
+    try:
+        return _app.open_registry()
+    except NoPermission:
+        if repair:
+            raise
+        return _app.open_registry(read_only=True)
 
 
 def left_hint(left: list[Problem]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from stocked import files_du, put
 
 from registry import Registry, prune, trash, verify
 from registry.errors import KnownError, NoPermission, NotFound
+from registry.migrations import MIGRATIONS
 from registry.prune import Policy, plan_prune
 
 HERE = Path(__file__).parents[1]
@@ -97,7 +99,7 @@ def test_a_file_size_limit_is_a_full_disk(home: Path) -> None:
 def read_only(home: Path) -> Iterator[Path]:
     """A home on a volume that may only be read; for others than root, folders without write permission."""
     with Registry.open(home) as registry:
-        put(registry, b"one")
+        put(registry, b"one", name="one.ckpt")
         registry.pin(11)
     if os.geteuid() == 0:
         if not mounted(home, "--bind", str(home)):
@@ -138,6 +140,56 @@ def test_a_home_without_index_that_may_only_be_read(home: Path) -> None:
             assert [item.pinned for item in registry.installed()] == [True]
     finally:
         subprocess.run(["umount", "-l", str(home)], check=False)
+
+
+def test_an_older_index_that_may_only_be_read(home: Path) -> None:
+    """What was said then is still seen, and nothing is written."""
+    with Registry.open(home) as registry:
+        put(registry, b"one")
+    for path in home.glob("index.db*"):
+        path.unlink()
+    with contextlib.closing(sqlite3.connect(home / "index.db", isolation_level=None)) as db:
+        MIGRATIONS[0](db)
+        db.execute("INSERT INTO migration VALUES (?, '2026')", (MIGRATIONS[0].__name__,))
+        db.execute("INSERT INTO user_note(source, version_id, pinned, notes) VALUES ('civitai', 11, 1, 'from then')")
+    if os.geteuid() == 0 and not mounted(home, "--bind", str(home)):
+        pytest.skip("root writes everywhere, and mounting is not allowed here")
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(home)], check=False)
+    try:
+        with Registry.open(home, read_only=True) as registry:
+            assert [(item.ref, item.pinned, item.notes) for item in registry.installed()] == [
+                ("1@11", True, "from then")
+            ]
+            assert registry.check() == []
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=False)
+
+
+def test_looking_at_a_home_that_may_only_be_read(read_only: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from hubctl.cli import run
+
+    for argv in (
+        ["du"], ["list"], ["prune", "--unused", "0", "--dry-run"], ["verify"], ["verify", "--all"], ["trash", "list"],
+    ):  # fmt: skip
+        assert run(["--home", str(read_only), *argv]) == 0, (argv, capfd.readouterr())
+    for argv in (["prune", "--unused", "0", "--yes"], ["verify", "--repair"], ["reindex"], ["trash", "empty", "--yes"]):
+        assert run(["--home", str(read_only), *argv]) == 1
+        assert "cannot be opened for writing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["du", "list", "verify", "prune --dry-run", "reindex", "trash list", "search --local x", "prune --yes"]
+)
+def test_a_drive_that_is_not_there_is_no_empty_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    from hubctl.cli import run
+    from registry import local
+
+    monkeypatch.setattr(local, "DRIVES", (str(tmp_path),))
+    assert run(["--home", str(tmp_path / "away" / "hubctl"), *line.split()]) == 4
+    assert "is the drive plugged in?" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_drive_that_is_unplugged(home: Path, tmp_path: Path) -> None:

@@ -262,3 +262,27 @@ def test_duplicates_outside_the_store_are_found_by_size_then_bytes(stocked: Regi
         wasted = {each.ref: each.wasted for each in found}
         assert wasted["2@13"] == files_du(outside / "again.ckpt") + files_du(outside / "copy of it.safetensors")
         assert wasted[None] == files_du(outside / "y.gguf")
+
+
+def test_what_hubctl_put_there_is_no_duplicate(stocked: Registry, tmp_path: Path) -> None:
+    """Copies of ours are told by `du`; names of the store's bytes take nothing, also where a scan remembers them."""
+    from registry import duplicates
+
+    with stocked:
+        ui = tmp_path / "ui"
+        for name in ("models/loras", "models/checkpoints", "models/vae"):
+            (ui / name).mkdir(parents=True)
+        links.add(stocked, links.Ui("comfyui", "comfyui", ui, kind="copy"))
+        links.apply(stocked)
+        item = stocked.get(13)
+        path = ui / "adopted.safetensors"
+        os.link(item.files[0].path, path)
+        status = path.stat()
+        with stocked.transaction() as db:
+            db.execute(
+                "INSERT INTO scan(path, size, mtime_ns, inode, device, sha256, checked_at) VALUES (?,?,?,?,?,?,'')",
+                (str(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, item.files[0].sha256),
+            )
+        assert duplicates.find(stocked, [ui]) == []
+        shutil.copy(path, ui / "mine.safetensors")
+        assert [each.ref for each in duplicates.find(stocked, [ui])] == ["2@13"]
