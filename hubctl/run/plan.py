@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -230,7 +231,7 @@ def build(
         whole_timesteps=chosen != "a1111",
         subseed=parameters.subseed,
         subseed_strength=parameters.subseed_strength or 0.0,
-        seed_resize=_pair(raw, "Seed resize from"),
+        seed_resize=_seed_resize(raw),
         ensd=parameters.ensd or 0,
         eta=parameters.eta if parameters.eta is not None else _number(raw, "Eta", 1.0),
         eta_ddim=_number(raw, "Eta DDIM", 0.0),
@@ -240,7 +241,7 @@ def build(
         rho=_number(raw, "Schedule rho", 0.0) or None,
         discard_penultimate=_flag(raw, "Discard penultimate sigma"),
         sgm_noise=_flag(raw, "SGM noise multiplier"),
-        emphasis=str(raw.get("Emphasis", "Original")),
+        emphasis=_emphasis(raw, deviations),
         old_timelines=_flag(raw, "Old prompt editing timelines")
         or (version is not None and version < V1_6 and "[" in parameters.prompt),
         old_counts=_old_counts(parameters, raw, version, sampler),
@@ -458,11 +459,21 @@ def _steps(parameters: GenerationParameters) -> int:
     return steps
 
 
+LARGEST = 8192  # pixels a side
+
+
 def _size(parameters: GenerationParameters) -> tuple[int, int]:
     width, height = parameters.width or 512, parameters.height or 512
-    if not (8 <= width <= 8192 and 8 <= height <= 8192):
+    if not (8 <= width <= LARGEST and 8 <= height <= LARGEST):
         raise PlanError(f"a picture of {width}×{height} cannot be made", hint="pass --size WxH")
     return width, height
+
+
+def _seed_resize(raw: Mapping[str, Any]) -> tuple[int, int] | None:
+    pair = _pair(raw, "Seed resize from")
+    if pair is not None and max(pair) > LARGEST:
+        raise PlanError(f"noise for a picture of {pair[0]}×{pair[1]} cannot be drawn", hint="see `Seed resize from`")
+    return pair
 
 
 def _no_seed(deviations: list[str]) -> int:
@@ -645,9 +656,10 @@ def _covering(plan: HiresPlan, size: tuple[int, int], target: tuple[int, int]) -
 
 def _number(raw: Mapping[str, Any], key: str, default: float) -> float:
     try:
-        return float(raw[key])
-    except (KeyError, TypeError, ValueError):
+        value = float(raw[key])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return default
+    return value if math.isfinite(value) else default
 
 
 def _flag(raw: Mapping[str, Any], key: str) -> bool:
@@ -667,6 +679,14 @@ def _options(raw: Mapping[str, Any]) -> dict[str, float]:
     return {ours: _number(raw, key, 0.0) for key, ours in keys.items() if key in raw}
 
 
+def _emphasis(raw: Mapping[str, Any], deviations: list[str]) -> str:
+    said = str(raw.get("Emphasis", "Original"))
+    if said in {"Original", "No norm", "Ignore", "None"}:
+        return said
+    deviations.append(f"emphasis {said[:40]} is not known: Original was used, as the WebUI does")
+    return "Original"
+
+
 def _unipc(raw: Mapping[str, Any], sampler: str, deviations: list[str]) -> dict[str, Any]:
     out: dict[str, Any] = {"variant": "bh2"} if sampler == "uni_pc_bh2" else {}
     if (variant := str(raw.get("UniPC variant", "bh1"))) != "bh1":
@@ -676,8 +696,11 @@ def _unipc(raw: Mapping[str, Any], sampler: str, deviations: list[str]) -> dict[
         out["variant"] = "bh1"
     if "UniPC skip type" in raw:
         out["skip_type"] = str(raw["UniPC skip type"])
+        if out["skip_type"] not in {"time_uniform", "time_quadratic", "logSNR"}:
+            deviations.append(f"UniPC skip type {out['skip_type'][:40]} is not known: time_uniform was used")
+            out["skip_type"] = "time_uniform"
     if "UniPC order" in raw:
-        out["order"] = int(_number(raw, "UniPC order", 3))
+        out["order"] = max(int(_number(raw, "UniPC order", 3)), 1)
     if "UniPC lower order final" in raw:
         out["lower_order_final"] = _flag(raw, "UniPC lower order final")
     return out

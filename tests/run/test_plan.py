@@ -173,11 +173,20 @@ def test_samplers_of_a_second_pass(settings: str, expected: tuple[str | None, st
         (f"{SECOND}, Hires sampler: Nobody's", "Nobody's of the second pass is not known"),
         (f"{SECOND}, Hires schedule type: Bong Tangent", "schedule Bong Tangent of the second pass is not known"),
         ("App: SD.Next, Version: 0e0f9a2", "made by SD.Next"),
+        ("Emphasis: Loud", "emphasis Loud is not known"),
+        ("UniPC skip type: hop", "skip type hop is not known"),
     ],
 )
 def test_names_nobody_knows_are_named(settings: str, words: str) -> None:
     assert says(planned(settings), words)
     assert not says(planned("Schedule type: Automatic"), "not known")
+
+
+def test_numbers_nobody_means_are_not_used() -> None:
+    plan = planned("Eta: nan, NGMS: inf, Schedule rho: -inf, UniPC order: -3")
+    assert (plan.eta, plan.ngms, plan.rho, plan.unipc["order"]) == (1.0, 0.0, None, 1)
+    with pytest.raises(PlanError):
+        planned("Seed resize from: 99999x99999")  # tens of gigabytes of noise
 
 
 def test_what_forge_could_not_have_computed_is_named() -> None:
