@@ -142,7 +142,7 @@ class Resource:
     """One thing the image used: how it was identified, and the file if it is here or the plan to get it."""
 
     ref: ResourceRef
-    how: str  # "version id" · "hash" · "name" · "not found"
+    how: str  # "version id" · "hash" · "name" · "its trainer's name" · "not found"
     installed: Installed | None = None
     path: Path | None = None
     plan: InstallPlan | None = None

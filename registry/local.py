@@ -449,7 +449,10 @@ class Registry:
         version_id: int | None = None,
         name: str | None = None,
     ) -> Located | None:
-        """The installed file a resource reference means: by version id, then hash, then name (of this kind)."""
+        """The installed file a resource reference means: by version id, then hash, then name (of this kind).
+
+        A LoRA last by the name its trainer gave it.
+        """
         types = finding.KIND_TYPES.get(kind, ())
         for how, row in finding.candidates(self.rows, hash=hash, version_id=version_id, name=name):
             if how == "name" and types and (row["type"] or "").lower() not in types:
@@ -458,6 +461,8 @@ class Registry:
                 file = finding.file_for(item, hash if how == "hash" else None, name, kind)
                 if file is not None:
                     return Located(file.path, how, item)
+        if name and "lora" in types:
+            return finding.by_trained_name(self.each(Filter(types=types)), name)
         return None
 
     # --- example images -----------------------------------------------------------------------------------------------

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry import header
 from registry import manifest as manifests
+from registry.errors import VerificationFailed
 from registry.fs import safe_name
 
 if TYPE_CHECKING:
@@ -121,7 +124,7 @@ class Located:
     """A file that answers a resource reference, and by what."""
 
     path: Path
-    how: str  # "version id" · "hash" · "name"
+    how: str  # "version id" · "hash" · "name" · "its trainer's name"
     installed: Installed
 
 
@@ -379,6 +382,20 @@ def candidates(
         stem = stem.rsplit(".", 1)[0] if stem.lower().endswith(SUFFIXES) else stem
         for row in by_name(rows, stem, {stem.casefold()}):
             yield "name", row
+
+
+def by_trained_name(items: Iterable[Installed], name: str) -> Located | None:
+    """The file whose trainer called it so (`ss_output_name`): a WebUI takes that name in a prompt like the file's own.
+
+    The index does not know it; headers are read one after the other, as the last thing tried.
+    """
+    for item in items:
+        for file in item.files:
+            with suppress(OSError, VerificationFailed):
+                said = header.read(file.path).metadata.get("ss_output_name", "")
+                if said.casefold() == name.casefold():
+                    return Located(file.path, "its trainer's name", item)
+    return None
 
 
 def file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:  # noqa: A002
