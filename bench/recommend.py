@@ -9,8 +9,8 @@ is the same (weight 0.1, CFG 1, steps 5; for names: the most frequent one).
 
 Text: tests/data/advice.jsonl, sentences written for this table in 15 languages. "dev" was looked at while the reader
 was written; "blind" was written before the reader had seen it, and learnt from afterwards (docs/recommend.md keeps its
-first score); nothing was changed for "fresh"; "audit" was written by somebody new and scored once before its lessons
-were drawn. The first score of a set is what to expect.
+first score); nothing was changed for "fresh"; "audit" and "audit-2" were written by somebody new, each scored once
+before its lessons were drawn. The first score of a set is what to expect.
 """
 
 from __future__ import annotations

@@ -128,7 +128,10 @@ def numbers(unit: Unit, subject: Subject, sure: float) -> Iterator[Said]:
     for word, figure in pairs:
         if word.name in NUMERIC:
             yield from _stated(word, figure, masked, unit, subject, sure)
-        elif word.name == "hires" and re.match(r"\s?(?:x(?![A-Za-z])|倍)", masked[figure.end : figure.end + 3]):
+        elif word.name == "hires" and (
+            re.match(r"\s?(?:x(?![A-Za-z])|倍)", masked[figure.end : figure.end + 3])
+            or masked[max(0, figure.start - 1) : figure.start] in {"x", "X"}
+        ):
             yield from _stated(word._replace(name="upscale"), figure, masked, unit, subject, sure)
     taken = {figure.start for _, figure in pairs}
     left = [figure for figure in figures if figure.start not in taken]

@@ -238,7 +238,7 @@ RECOMMENDED = stems(
     "empfohl, am besten, ideal, bester, conseil, recommand, meilleur, idéal, consigli, raccomand, miglior, polec, "
     "önerilen, tavsiye, khuyên, disarankan"
 )
-NEGATED = stems(
+_NEGATED = stems(
     "don't, dont, don’t, do not, never, avoid, not., shouldn't, shouldn’t, won't, can't, cannot, without, instead of, "
     "rather than, except, stay away, 不要, 别用, 别超, 请勿, 勿, 不建议, 不推荐, 不建議, 不推薦, 避免, 不能, 不用, "
     "不宜, 不超, 不得, ないで, ないよう, しない, 避け, "
@@ -246,6 +246,9 @@ NEGATED = stems(
     "no uses, no usar, no use, no super, "
     "no pong, no sub, no excede, no pas, evit, nunca, sin., nicht, kein, vermeid, niemals, ne., n', n’, évit, jamais, "
     "sans., não, sem., non., nie., unikaj"
+)
+NEGATED = re.compile(  # "don't forget to" is none
+    rf"(?!(?:don['’]?t|do\snot|not|never)\sforget)(?:{_NEGATED.pattern})", re.IGNORECASE
 )
 OVER = stems(
     "above., over., higher than, more than, greater than, larger than, exceed, beyond, past., too high, go higher, "
