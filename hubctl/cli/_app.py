@@ -36,7 +36,12 @@ def open_registry(*, read_only: bool = False) -> Registry:
     """The library in `--home`; made on first use unless only read."""
     from registry import Registry
 
-    return Registry.open(settings().home, read_only=read_only)
+    home = settings().home
+    if home.is_file():
+        from hubctl.errors import NoPermission
+
+        raise NoPermission(f"{home} is a file, not a folder", hint="choose another with --home")
+    return Registry.open(home, read_only=read_only)
 
 
 def open_hub() -> Hub:

@@ -83,8 +83,9 @@ class Civitai:
 
     def search(self, query: SearchQuery) -> Iterator[wire.Model]:
         """Models, at most `query.limit`, each once; cursors are followed as far as the caller iterates."""
+        what = f"models of a user `{query.creator}`" if query.creator else "models"
         found = self._follow(
-            "/api/v1/models", _search_params(query), wire.Model, "models", key=lambda m: m.id, cursor=query.cursor
+            "/api/v1/models", _search_params(query), wire.Model, what, key=lambda m: m.id, cursor=query.cursor
         )
         kept = without = 0
         for model in found:

@@ -161,7 +161,7 @@ def refusal(answer: Answer, hub: str, what: str, *, with_token: bool) -> KnownEr
     if answer.status == 404:
         return NotFound(
             f"{hub} does not have {what}" + (f": {text}" if text and "not found" not in lower else ""),
-            hint="check the number; `hubctl search` finds what there is, `--hub` asks another hub",
+            hint="check the number or name; `hubctl search` finds what there is, `--hub` asks another hub",
         )
     if answer.status == 429:
         return _too_many(answer, hub, lower, text)
