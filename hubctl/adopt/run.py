@@ -1,16 +1,4 @@
-"""Journey: model files that are already on disk → versions of this library, without copying a byte.
-
-    survey(roots, registry)   what is there: unchanged, known by inode or by an earlier scan, to be read, in two copies
-    plan(…, hub)              the same with names: sidecars, headers and 64 KiB probes asked of the hub; --dry-run
-    execute(plan, …)          read what must be read, ask the hub in batches, link into the store, write manifests
-
-A file enters the store only under the SHA256 of its own bytes, read by us: two merges can share size, header and the
-64 KiB of AutoV1, and a sidecar can say anything. So probes name a file (`--quick` stops there) and the full hash lets
-it in. What is not read: other names of a known inode, files unchanged since the last scan, and large files that agree
-with one that is read in size and in all sampled windows: those are reported as duplicates.
-
-Everything is written down as it goes, so an interrupted run continues, and a second one looks only at what changed.
-"""
+"""Carrying a survey out: read what must be read, ask the hub in batches, link into the store, write manifests."""
 
 from __future__ import annotations
 
@@ -18,18 +6,18 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubctl.adopt.survey import NO_COPY, Duplicate, Item, Plan
+from hubctl.adopt.who import PROBE, Known, asks, by_sidecar, local, model_of, own_file, probe, recognise, settle, why
 from hubctl.errors import InvalidReference, KnownError, NotFound, VerificationFailed
 from hubctl.hubs import source_of
-from registry import layouts, scan, sidecars
+from registry import scan, sidecars
 from registry.scan import Found, Note, Skipped
-from registry.sidecars import Said
 
 if TYPE_CHECKING:
     from hubctl.hubs import Hub
@@ -38,9 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 BATCH = 400  # files named at once
 PATIENCE = 20.0  # seconds after which fewer are named
-SINGLES = 200  # questions about one hash that a dry run asks
-PROBE = (1 << 20) + (64 << 10)  # bytes a probe reaches into a file
-SLACK = 1024  # bytes a hub's size (in KiB, sometimes edited by hand) may be off
 OFTEN = 0.5  # seconds between two commits of the scan table
 OnBytes = Callable[[int, int, str], None]  # bytes done, bytes in all, file
 OnEvent = Callable[..., None]
@@ -48,417 +33,6 @@ OnEvent = Callable[..., None]
 
 def _nothing(*_: Any, **__: Any) -> None:
     """Nobody listens."""
-
-
-@dataclass
-class Item:
-    """The same bytes on one volume: an inode with all its names, and what becomes known of it."""
-
-    found: Found
-    names: list[Found] = field(default_factory=list)  # other names of the inode
-    sha256: str | None = None
-    like: Item | None = None  # probably the same bytes as this one
-    like_sha: str | None = None  # or as this blob
-    autov1: str | None = None
-    autov3: str | None = None
-    claimed: Mapping[str, str] = field(default_factory=dict)  # hashes the header gives
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    said: Said = field(default_factory=Said)
-    known: Known | None = None
-    asked: bool = False  # whether a hub was asked about its bytes
-
-    @property
-    def path(self) -> Path:
-        return self.found.path
-
-    @property
-    def every(self) -> list[Found]:
-        return [self.found, *self.names]
-
-
-@dataclass(frozen=True)
-class Known:
-    """Which version a file is, and how we know."""
-
-    source: str
-    model: wire.Model
-    version: wire.ModelVersion
-    file: wire.ModelFile
-    by: str  # SHA256 · AutoV1 · AutoV3 · header · sidecar · here
-    sure: bool = True  # by every byte, not by a probe
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "model_id": self.model.id,
-            "version_id": self.version.id,
-            "name": self.model.name,
-            "version": self.version.name,
-            "by": self.by,
-        }
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A second copy of bytes the store has or will have. `sure` when every byte of it was read."""
-
-    found: Found
-    sha256: str | None
-    of: Path
-    sure: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "path": str(self.found.path),
-            "of": str(self.of),
-            "bytes": self.found.size,
-            "sha256": self.sha256,
-            "certain": self.sure,
-        }
-
-
-# --- deciding ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Plan:
-    """What an adoption would do."""
-
-    roots: tuple[Path, ...]
-    files: int = 0  # model files seen, all names counted
-    unchanged: int = 0
-    ours: int = 0  # names hubctl made itself
-    ready: list[Item] = field(default_factory=list)  # hash known without reading
-    to_read: list[Item] = field(default_factory=list)
-    likely: list[Item] = field(default_factory=list)  # probably duplicates: sampled, not read
-    retold: list[Item] = field(default_factory=list)  # unchanged, but a sidecar changed
-    copies: list[Duplicate] = field(default_factory=list)  # duplicates found by an earlier scan
-    again: dict[str, int] = field(default_factory=dict)  # SHA256 → local version no hub was asked about
-    skipped: list[Skipped] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)  # paths in the scan table that are no more
-    uis: dict[str, str] = field(default_factory=dict)  # root → which UI it is
-    speed: float | None = None  # bytes a second
-    threads: int = 1
-    named: bool = False  # whether probes were asked of a hub
-
-    @property
-    def bytes_to_read(self) -> int:
-        return sum(item.found.size for item in self.to_read)
-
-    @property
-    def seconds(self) -> float | None:
-        return self.bytes_to_read / (self.speed * self.threads) if self.speed else None
-
-    @property
-    def items(self) -> list[Item]:
-        return [*self.ready, *self.to_read, *self.likely]
-
-    def to_json(self) -> dict[str, Any]:
-        recognised = [item for item in self.items if item.known]
-        return {
-            "roots": [{"path": str(root), "ui": self.uis.get(str(root))} for root in self.roots],
-            "files": self.files,
-            "unchanged": self.unchanged,
-            "ours": self.ours,
-            "new": len(self.items),
-            "recognised": len(recognised) if self.named else None,
-            "to_read": len(self.to_read),
-            "bytes_to_read": self.bytes_to_read,
-            "seconds": self.seconds,
-            "duplicates": [d.to_json() for d in self.duplicates()],
-            "items": [_item_json(item) for item in self.items],
-            "skipped": [each.to_json() for each in self.skipped],
-        }
-
-    def duplicates(self) -> list[Duplicate]:
-        out = list(self.copies)
-        for item in self.likely:
-            of = item.like.path if item.like else Path(item.like_sha or "")
-            out += [Duplicate(found, item.like_sha, of, sure=False) for found in item.every]
-        return out
-
-
-def _item_json(item: Item) -> dict[str, Any]:
-    state = "ready" if item.sha256 else "duplicate" if item.like or item.like_sha else "to read"
-    return {
-        "path": str(item.path),
-        "size": item.found.size,
-        "state": state,
-        "other_names": [str(found.path) for found in item.names],
-        "known": item.known.to_json() if item.known else None,
-    }
-
-
-def survey(roots: Sequence[Path], registry: Registry, *, again: bool = False) -> Plan:
-    """Look at the folders: nothing is read but names and `stat`, and samples of large files of equal size.
-
-    `again` looks at everything anew, whatever earlier scans wrote down. Raises NotFound for a folder that is not there.
-    """
-    roots = tuple(_root(root, registry) for root in roots)
-    out = Plan(roots, uis={str(root): name for root in roots if root.is_dir() and (name := layouts.recognise(root))})
-    seen = scan.known(registry)
-    blobs = scan.blobs_by_inode(registry)
-    nodes: dict[tuple[int, int], list[Found]] = {}
-    ours = scan.linked_paths(registry)
-    paths = set()
-    for found in scan.walk(roots, out.skipped, but=(registry.home,)):
-        if found.where in ours or (found.is_link and registry.home in found.path.resolve().parents):
-            out.ours += 1
-        elif found.where not in paths:
-            paths.add(found.where)
-            nodes.setdefault(found.node, []).append(found)
-    out.files = len(paths)
-    fresh: list[Item] = []
-    for node, names in nodes.items():
-        before = [(found, said) for found in names if (said := _still_true(found, seen)) is not None]
-        settled = [found for found, said in before if said.listed]
-        refused = next((said.refused for _, said in before if said.refused), None)
-        if refused is not None and not again:
-            out.skipped.append(Skipped(names[0].path, refused))
-            continue
-        sha256 = next((said.sha256 for _, said in before if said.sha256), None)
-        if sha256 is None and (blob := blobs.get(node)) and scan.is_right(registry, blob):
-            sha256 = blob
-        if len(settled) == len(names) and not again:
-            _add_unchanged(out, registry, before, in_store=node in blobs)
-            continue
-        item = Item(names[0], names[1:], sha256=None if again and node not in blobs else sha256)
-        (out.ready if item.sha256 else fresh).append(item)
-    starts = tuple(f"{root}/" for root in out.roots)
-    out.gone = [path for path in seen if path.startswith(starts) and path not in paths and not Path(path).exists()]
-    _drop_clones(out, registry)
-    _find_likely(out, fresh, registry)
-    out.again = scan.local_not_asked(registry)
-    if out.to_read:
-        out.threads = scan.threads_for(max(out.to_read, key=lambda item: item.found.size).path)
-    return out
-
-
-def _root(root: Path, registry: Registry) -> Path:
-    path = root.expanduser().absolute()
-    if not path.exists():
-        raise NotFound(f"there is no folder {path}", hint="give a folder with models, or a UI's own folder")
-    if path == registry.home or registry.home in path.parents:
-        raise InvalidReference(f"{path} is hubctl's own home", hint="what is in it is adopted already")
-    return path
-
-
-def _still_true(found: Found, seen: Mapping[str, scan.Seen]) -> scan.Seen | None:
-    said = seen.get(found.where)
-    return said if said is not None and said.stamp == found.stamp else None
-
-
-def _add_unchanged(out: Plan, registry: Registry, names: Sequence[tuple[Found, scan.Seen]], *, in_store: bool) -> None:
-    out.unchanged += len(names)
-    for found, said in names:
-        sha256 = said.sha256 or said.like or ""
-        if found.sidecars_at > said.checked_at:
-            out.retold.append(Item(found, sha256=said.sha256, like_sha=said.like))
-        if not in_store:
-            out.copies.append(Duplicate(found, sha256, registry.blob_path(sha256), sure=said.sha256 is not None))
-
-
-def _drop_clones(out: Plan, registry: Registry) -> None:
-    """A clone (reflink) has another inode than its blob and takes no space; a reference is the file itself."""
-    if out.copies:
-        facts = scan.facts_of(registry, [each.found.path for each in out.copies])
-        out.copies = [d for d in out.copies if facts.get(str(d.found.path), {}).get("joined") not in NO_COPY]
-
-
-NO_COPY = frozenset({"reflink", "reference", "copy", "move"})  # how a file came in whose inode is not its blob's
-
-
-def _find_likely(out: Plan, fresh: Sequence[Item], registry: Registry) -> None:
-    """Large files of one size are sampled: of those that agree one is read, the others are reported."""
-    sizes: dict[int, list[Item]] = {}
-    for item in fresh:
-        sizes.setdefault(item.found.size, []).append(item)
-    stored: dict[int, list[str]] = {}
-    for row in registry.rows("SELECT sha256, size FROM blob WHERE size >= ?", (scan.SAMPLED,)) if fresh else ():
-        stored.setdefault(row["size"], []).append(row["sha256"])
-    for size, items in sizes.items():
-        if size < scan.SAMPLED or (len(items) == 1 and size not in stored):
-            out.to_read += items
-            continue
-        first: dict[str, Item | str] = {}
-        for sha in stored.get(size, ()):
-            try:
-                first.setdefault(scan.sample(registry.blob_path(sha), size), sha)
-            except OSError:
-                continue
-        for item in items:
-            try:
-                twin = first.setdefault(scan.sample(item.path, size), item)
-            except OSError as error:
-                out.skipped.append(Skipped(item.path, error.strerror or "cannot be read"))
-                continue
-            if twin is item:
-                out.to_read.append(item)
-            else:
-                item.like, item.like_sha = (twin, None) if isinstance(twin, Item) else (None, twin)
-                out.likely.append(item)
-    out.to_read.sort(key=lambda item: (item.found.size, str(item.path)))  # the many small ones first
-
-
-def plan(
-    roots: Sequence[Path],
-    registry: Registry,
-    hub: Hub | None,
-    *,
-    again: bool = False,
-    quick: bool = False,
-    on_event: OnEvent = _nothing,
-) -> Plan:
-    """A survey with names, as far as probes can tell. Without a hub only sidecars and this library are asked."""
-    out = survey(roots, registry, again=again)
-    probe_all(out, registry)
-    if hub is not None:
-        try:
-            recognise(out.items, hub, singles=None if quick else SINGLES)
-            out.named = True
-        except KnownError as error:
-            on_event("warning", message=f"{error.message}: names are those the sidecars give")
-    for item in out.items:
-        if item.known is None:
-            item.known = _by_sidecar(item, sure=False)
-    if out.to_read:
-        largest = max(out.to_read, key=lambda item: item.found.size)
-        try:
-            out.speed = scan.reading_speed(largest.path, largest.found.size)
-        except OSError:
-            out.speed = None
-    return out
-
-
-# --- who is it --------------------------------------------------------------------------------------------------------
-
-
-def probe_all(out: Plan, registry: Registry) -> None:
-    """Probe what is new; a file that is damaged is left where it is, with the reason."""
-    written = scan.sidecars_written(registry)
-    for items in (out.ready, out.to_read, out.likely):
-        for item in list(items):
-            try:
-                probe(item, written)
-            except (KnownError, OSError) as error:
-                items.remove(item)
-                out.skipped.append(Skipped(item.path, _why(error)))
-
-
-def _why(error: KnownError | OSError) -> str:
-    return error.message if isinstance(error, KnownError) else error.strerror or "cannot be read"
-
-
-def probe(item: Item, written: Mapping[str, str]) -> None:
-    """Header, 64 KiB and sidecars: some hundred kilobytes at most. Raises VerificationFailed, UnsafeFile, OSError."""
-    from registry import detect, hashes, pickles
-    from registry.errors import UnsafeFile
-
-    facts = detect.inspect(item.path)
-    if facts.format in {"ckpt", "pt", "pickle", "bin"}:
-        report = pickles.scan(item.path)
-        if report.verdict == "dangerous":
-            raise UnsafeFile(f"a pickle that may run code: {report.reason}")
-    cheap = hashes.cheap(item.path)
-    item.facts = facts.to_json()
-    item.autov1, item.claimed = cheap["AutoV1"], cheap["claimed"]
-    item.said = sidecars.read(item.path, set(item.found.sidecars), ours=written)
-    for other in item.names:  # what was written beside another name of the same bytes counts as well
-        if other.sidecars and not item.said.files:
-            item.said = sidecars.read(other.path, set(other.sidecars), ours=written)
-
-
-def recognise(items: Sequence[Item], hub: Hub, *, singles: int | None) -> None:
-    """Ask the hub about probes: hashes that sidecars give, many at a time, then AutoV1 and header hashes one by one.
-
-    A name counts when size and AutoV1 agree as well; it stays a probe's word. `singles` bounds the questions of the
-    second sort. Raises HubError when the hub cannot be asked.
-    """
-    claims = {claim for item in items if (claim := item.sha256 or item.said.sha256)}
-    ids = hub.ids_by_hash(claims) if claims else {}
-    versions = hub.by_hashes(ids) if ids else {}
-    for item in items:
-        version = versions.get(item.sha256 or item.said.sha256 or "")
-        if version is not None and (file := _fitting(item, version)):
-            by = "SHA256" if item.sha256 else "sidecar"
-            item.known = Known(source_of(version, hub), model_of(version), version, file, by, sure=False)
-    asked = 0
-    for item in items:
-        for by, value in _probes(item):
-            if item.known or (singles is not None and asked >= singles):
-                break
-            asked += 1
-            try:
-                version = hub.by_hash(value)
-            except (NotFound, InvalidReference):
-                continue
-            if file := _fitting(item, version):
-                item.known = Known(source_of(version, hub), model_of(version), version, file, by, sure=False)
-
-
-def _probes(item: Item) -> Iterator[tuple[str, str]]:
-    if item.autov1 and item.found.size > PROBE:  # shorter files have the AutoV1 of nothing
-        yield "AutoV1", item.autov1
-    for value in item.claimed.values():
-        if len(value) >= 12:
-            yield "header", value[:12]
-
-
-def _fitting(item: Item, version: wire.ModelVersion) -> wire.ModelFile | None:
-    """The file of a version whose size, and AutoV1 where the hub gives it, are those of the probe."""
-    for file in version.files:
-        size, autov1 = file.size_bytes, file.hashes.get("AutoV1")
-        if size is None or abs(size - item.found.size) > SLACK:
-            continue
-        if not isinstance(autov1, str) or not item.autov1 or autov1.upper() == item.autov1.upper():
-            return file
-    return None
-
-
-def _asks(hub: Hub, value: str) -> bool:
-    try:
-        hub.by_hash(value)
-    except (NotFound, InvalidReference):
-        return False
-    return True
-
-
-def model_of(version: wire.ModelVersion) -> wire.Model:
-    """The model as far as one of its versions tells."""
-    from registry import wire
-
-    inner = version.model or {}
-    data: dict[str, Any] = {
-        key: inner[key] for key in ("name", "type", "nsfw", "poi", "mode", "tags", "description") if key in inner
-    }
-    creator = getattr(version, "creator", None) or inner.get("creator")
-    if isinstance(creator, dict):
-        data["creator"] = creator
-    return wire.Model.model_validate({"id": version.model_id or 0, "name": version.name, **data})
-
-
-def _by_sidecar(item: Item, *, sure: bool = True) -> Known | None:
-    """The version object a sidecar holds, when it has a file with these very bytes (or, unread, of this size)."""
-    from registry import wire
-
-    if item.said.version is None:
-        return None
-    try:
-        version = wire.ModelVersion.model_validate(item.said.version)
-    except ValueError:
-        return None
-    if version.model_id is None:
-        version = version.model_copy(update={"model_id": item.said.model_id})
-    if not version.model_id:
-        return None
-    if sure:
-        file = next((each for each in version.files if each.sha256 == item.sha256), None)
-    else:
-        file = _fitting(item, version)
-    return Known("civitai", model_of(version), version, file, "sidecar", sure=sure) if file else None
-
-
-# --- doing ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -603,7 +177,7 @@ class _Run:
 
     def _refuse(self, item: Item, error: KnownError | OSError) -> None:
         """Leave a file as it is; what its bytes are to blame for is not tried again while they are the same."""
-        self._skip(item, _why(error))
+        self._skip(item, why(error))
         if isinstance(error, VerificationFailed):
             self.notes += [Note(found, facts={"refused": error.message}) for found in item.every]
 
@@ -679,7 +253,7 @@ class _Run:
             except KnownError as error:
                 self._warn(f"{error.message}: names are those the sidecars give")
         for item in items:
-            item.known = item.known or _by_sidecar(item, sure=False)
+            item.known = item.known or by_sidecar(item, sure=False)
             self.report.recognised += item.known is not None
             facts = {"recognised": item.known.to_json() if item.known else None}
             self.notes += [Note(found, None, item.autov1, facts=facts) for found in item.every]
@@ -739,7 +313,7 @@ class _Run:
             except (KnownError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _FATAL:
                     raise
-                self._skip(members[0], _why(error))
+                self._skip(members[0], why(error))
                 self.elsewhere += isinstance(error, scan.OtherVolume)
         self._write_notes()
 
@@ -752,7 +326,7 @@ class _Run:
                 self._warn(f"{error.message}: what it would know is kept as local versions and asked again next time")
                 self.hub = None
         for item in items:
-            item.known = item.known if item.known and item.known.sure else _by_sidecar(item)
+            item.known = item.known if item.known and item.known.sure else by_sidecar(item)
 
     def _ask_hub(self, hub: Hub, items: Sequence[Item]) -> None:
         by_sha = {item.sha256 or "": item for item in items}
@@ -788,7 +362,7 @@ class _Run:
         if hashes.payload_start(item.path) is None:
             return None
         claims = [value[:12] for value in item.claimed.values() if len(value) >= 12]
-        if claims and not any(_asks(hub, value) for value in claims):
+        if claims and not any(asks(hub, value) for value in claims):
             return None  # the header says which tensors it holds, and the hub knows none such: no second reading
         item.autov3 = hashes.autov3(item.path)
         if item.autov3 is None:
@@ -876,7 +450,7 @@ class _Run:
         self.registry.add(
             Manifest(known.source, model, version, {**files, known.file.id: sha256}),
             facts={known.file.id: item.facts},
-            settings=previous.settings if previous else _settings(known, item),
+            settings=previous.settings if previous else settle(known, item),
         )
         if version.images and previous is None:
             self.registry.put_images(version.id, version.images, source=known.source)
@@ -962,7 +536,7 @@ class _Run:
             kind = scan.replace_by_link(self.registry, item.found, sha256, shown, ("symlink",))
             self.on_event("moved", path=str(item.path), how=kind)
         except (KnownError, OSError) as error:
-            self._warn(f"`{item.path}` was copied and stays where it is: {_why(error)}")
+            self._warn(f"`{item.path}` was copied and stays where it is: {why(error)}")
 
     def _dedupe(self) -> None:
         """Replace second copies by links to the store. Each is compared byte by byte just before."""
@@ -983,7 +557,7 @@ class _Run:
                 continue
             except (KnownError, OSError) as error:
                 left.append(each)
-                self._skip(Item(each.found), _why(error))
+                self._skip(Item(each.found), why(error))
                 continue
             self.report.deduplicated += 1
             self.report.gained += size
@@ -1024,100 +598,3 @@ def _tree_path(registry: Registry, sha256: str) -> Path | None:
             if file.sha256 == sha256:
                 return file.path
     return None
-
-
-def _settings(known: Known, item: Item) -> Mapping[str, Any]:
-    from hubctl import install, recommend
-
-    settled = recommend.settle(
-        known.version,
-        install.examples_of(known.version.images),
-        item.facts,
-        None,
-        model_description=known.model.description,
-        file_stem=item.path.stem,
-        model_type=known.model.type,
-        model_name=known.model.name,
-    )
-    out: Mapping[str, Any] = settled.to_json()
-    return out
-
-
-def own_file(item: Item, *, of: wire.ModelFile | None = None) -> wire.ModelFile:
-    """A file entry for bytes the hub's own entries do not describe: superseded, or with an edited header."""
-    from registry import wire
-
-    number = scan.LOCAL_IDS + int((item.sha256 or "0")[:8], 16) % scan.LOCAL_IDS
-    data: dict[str, Any] = {
-        "id": number,
-        "name": of.name if of else item.path.name,
-        "type": of.type if of and of.type else "Model",
-        "sizeKB": item.found.size / 1024,
-        "hashes": _hashes(item),
-        "metadata": _metadata(item),
-    }
-    if of:
-        data["headerEditedFrom"] = of.id
-    return wire.ModelFile.model_validate(data)
-
-
-def _hashes(item: Item) -> dict[str, str]:
-    sha256 = (item.sha256 or "").upper()
-    found = {"SHA256": sha256, "AutoV1": item.autov1, "AutoV2": sha256[:10], "AutoV3": item.autov3}
-    return {name: value for name, value in found.items() if value}
-
-
-def _metadata(item: Item) -> dict[str, Any]:
-    formats = {"safetensors": "SafeTensor", "gguf": "GGUF", "ckpt": "PickleTensor", "pt": "PickleTensor"}
-    return {
-        "format": formats.get(str(item.facts.get("format")), "Other"),
-        "fp": item.facts.get("precision"),
-    }
-
-
-def local(item: Item, number: int) -> Known:
-    """A version of its own for a file nobody knows: what its header, its sidecars and its folder tell."""
-    from registry import wire
-
-    said, facts = item.said, item.facts
-    metadata: Mapping[str, Any] = facts.get("metadata") or {}
-    kind = layouts.canonical(facts.get("kind")) or item.found.hint
-    title = said.name or metadata.get("modelspec.title") or metadata.get("ss_output_name") or item.path.stem
-    base_model = said.base_model or facts.get("base_model_guess")
-    words = list(said.trained_words) or [w for w in facts.get("trained_words") or () if isinstance(w, str)]
-    file = {
-        "id": number,
-        "name": item.path.name,
-        "type": "Model",
-        "sizeKB": item.found.size / 1024,
-        "primary": True,
-        "hashes": _hashes(item),
-        "metadata": _metadata(item),
-    }
-    version = wire.ModelVersion.model_validate(
-        {
-            "id": number,
-            "modelId": number,
-            "name": said.version_name or "local",
-            "baseModel": base_model,
-            "trainedWords": words[:64],
-            "createdAt": datetime.fromtimestamp(item.found.mtime_ns / 1e9, UTC).isoformat(timespec="seconds"),
-            "files": [file],
-        }
-    )
-    model: dict[str, Any] = {"id": number, "name": str(title)[:300], "type": layouts.TYPES.get(kind or "", "Other")}
-    if said.creator or metadata.get("modelspec.author"):
-        model["creator"] = {"username": said.creator or str(metadata["modelspec.author"])[:100]}
-    description = said.description or metadata.get("modelspec.description")
-    if description:
-        model["description"] = str(description)
-    if said.tags:
-        model["tags"] = list(said.tags)
-    return Known("local", wire.Model.model_validate(model), version, version.files[0], "here")
-
-
-def linked(registry: Registry, keys: Iterable[tuple[str, int, int]]) -> list[Any]:
-    """Show what was adopted in every linked UI; bytes a UI has already stay under the name they have."""
-    from registry import links
-
-    return links.apply(registry, [(source, version_id) for source, _, version_id in keys])
