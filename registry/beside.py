@@ -99,13 +99,15 @@ def _write_one(
     if not ours:
         return []
     path = card.path.with_name(card.stem + sidecars.ENDINGS[tool])
+    if not outside.fits(path):
+        return [each.action("blocked", path, file, note="the name of its sidecar would be too long")]
     existing = sidecars.load(path)
     if existing is None and os.path.lexists(path):
         return [each.action("kept", path, file, note="a file of yours that is no JSON object")]
     rows = registry.rows("SELECT written FROM sidecar WHERE path = ?", (str(path),))
     merged = sidecars.merge(existing, ours, rows[0]["written"] if rows else None)
     out = []
-    if merged.kept and existing is not None and rows:
+    if merged.kept:
         out.append(each.action("kept", path, file, note="edited by hand: " + ", ".join(merged.kept[:5])))
     if merged.changed:
         out.append(each.action("sidecar", path, file, note=tool if existing is None else f"{tool}, merged"))
@@ -160,6 +162,8 @@ def _write_preview(
     if kept is None:
         return []
     target = path.with_name(f"{_stem(path)}.preview{kept.suffix}")
+    if not outside.fits(target):
+        return [each.action("blocked", target, file, note="the name of its preview would be too long")]
     if not dry_run:
         try:
             data = kept.read_bytes()

@@ -97,6 +97,11 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     fsync_dir(path.parent)
 
 
+def fits(path: Path) -> bool:
+    """Whether a file system takes the name: 255 bytes nearly everywhere."""
+    return len(os.fsencode(path.name)) <= 255
+
+
 def give_name(beside: Path, path: Path) -> None:
     """Give a finished copy its name, unless somebody was faster."""
     try:

@@ -450,7 +450,7 @@ def plain(text: Any) -> str:
 
 @dataclass(frozen=True)
 class Merged:
-    """A sidecar's next content. `written` is what to remember; `kept` names the keys left as a person has them."""
+    """A sidecar's next content. `written` is what to remember; `kept` names the keys of ours that a person edited."""
 
     data: dict[str, Any]
     written: str
@@ -490,9 +490,9 @@ def _merge(
             into[key] = value
             remembered[here] = _digest(value)
         else:
-            if there != value:
-                kept.append(here)
             if wrote is not None:
+                if there != value:
+                    kept.append(here)
                 remembered[here] = wrote  # still known to be edited, whatever we would say next time
     for key in [key for key in into if key not in ours]:
         _take_out(into, key, last, at, kept, remembered)

@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # a busy machine fails no property
 SHARED = Path(os.environ.get("HUBCTL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with & by a shell: our children would not hear of Ctrl-C

@@ -577,3 +577,21 @@ def test_repair_takes_away_sidecars_and_halves_that_stand_beside_nothing(home: P
         (loras / ".hubctl-0123456789ab-999999999.tmp").write_bytes(b"{")  # of a process that is dead
         links.repair(registry)
         assert {path.name for path in loras.iterdir()} == {"thanos.safetensors", "thanos.json"}
+
+
+def test_a_long_name_of_a_persons_costs_its_sidecars_and_nothing_else(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        sha = install(registry, b"lora")
+        install(registry, b"other", 12, name="other.safetensors")
+        loras = tmp_path / "ui/models/loras"
+        loras.mkdir(parents=True)
+        (loras / f"{'n' * 243}.safetensors").hardlink_to(registry.blob_path(sha))
+        beside.keep_preview(registry, "civitai", 11, PNG)
+        done = comfy(registry, tmp_path / "ui", sidecars=("a1111", "lora-manager", "preview"))
+        blocked = [action.path.name.lstrip("n") for action in done if action.what == "blocked"]
+        assert blocked == [".metadata.json"]
+        assert tree(tmp_path / "ui") == {
+            f"models/loras/{name}" for name in (
+                f"{'n' * 243}.safetensors", f"{'n' * 243}.json", f"{'n' * 243}.preview.png", "other.safetensors", "other.json", "other.metadata.json",
+            )
+        }  # fmt: skip
