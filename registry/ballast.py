@@ -11,6 +11,7 @@ from pathlib import Path
 
 SIZE = 1 << 20
 LOW, PLENTY = 2 * SIZE, 3 * SIZE
+LOG = 64 << 10
 
 
 def path_of(home: Path) -> Path:
@@ -26,8 +27,18 @@ def keep(home: Path) -> None:
                 file.write(bytes(SIZE))
 
 
-def throw_off(home: Path) -> None:
-    """Give it up when the disk is full."""
+def throw_off(home: Path) -> bool:
+    """Give it up when the disk is full; returns whether that made room."""
     with contextlib.suppress(OSError):
         if shutil.disk_usage(home).free < LOW:
-            path_of(home).unlink(missing_ok=True)
+            path_of(home).unlink()
+            return True
+    return False
+
+
+def has_room(folder: Path) -> bool:
+    """Whether there is any for the files that go with an open index."""
+    try:
+        return shutil.disk_usage(folder).free >= LOG
+    except OSError:
+        return True

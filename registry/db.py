@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from registry.ballast import has_room
 from registry.errors import Busy, NoPermission, NoSpace, NotFound, VerificationFailed
 from registry.migrations import migrate, pending
 
@@ -77,8 +78,13 @@ def _connection(path: Path, options: str) -> sqlite3.Connection:
 
 def _named(error: sqlite3.OperationalError, path: Path | str = "index.db") -> Exception:
     text = str(error)
-    if "full" in text:
+    is_io = "disk I/O error" in text  # also what SQLite says where there is no room for WAL's own files
+    if "full" in text or (is_io and not has_room(Path(path).parent)):
         return NoSpace("the disk is full: the index could not be written")
+    if is_io:  # nothing is known of the index: it stays where it is
+        return NoPermission(
+            f"the index {path} cannot be read or written: {text}", hint="is the disk failing, or was it unplugged?"
+        )
     if "readonly" in text or "unable to open" in text or "read-only" in text:
         return NoPermission(
             f"the index {path} cannot be opened for writing", hint="check who owns the folder, or use --home"

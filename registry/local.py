@@ -131,6 +131,10 @@ class Registry:
             return self._in_memory()
         try:
             return connect(self.home / "index.db", read_only=self.read_only)
+        except NoSpace:  # not even for the files that go with an open index
+            if self.read_only or not ballast.throw_off(self.home):
+                raise
+            return connect(self.home / "index.db")
         except NoPermission:
             if not self.read_only:
                 raise

@@ -58,12 +58,12 @@ def verify(
 
 
 def _open(repair: bool) -> Registry:
-    """The library, to write down what was verified; a home that may only be read can be looked at all the same."""
-    from hubctl.errors import NoPermission
+    """The library, to write down what was verified; a home that cannot be written can be looked at all the same."""
+    from hubctl.errors import NoPermission, NoSpace
 
     try:
         return _app.open_registry()
-    except NoPermission:
+    except (NoPermission, NoSpace):
         if repair:
             raise
         return _app.open_registry(read_only=True)

@@ -23,6 +23,7 @@ from registry.migrations import MIGRATIONS
 from registry.prune import Policy, plan_prune
 
 HERE = Path(__file__).parents[1]
+OLD = "2020-01-01T00:00:00+00:00"
 
 
 def mounted(folder: Path, *options: str) -> bool:
@@ -73,6 +74,49 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
         sound(registry)
         assert {item.version_id for item in registry.installed()} == installed - {victim}
         assert registry.get(11).pinned
+
+
+def fill(folder: Path) -> None:
+    """To the last byte."""
+    with contextlib.suppress(OSError), (folder / "fill").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_without_a_byte_left(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """There is not even room for the files that go with an open index: the ballast makes it, and nothing is damaged."""
+    from hubctl.cli import run
+
+    def call(*argv: str) -> tuple[int, str]:
+        status = run(["--home", str(home), *argv])
+        said = capfd.readouterr()
+        return status, said.out + said.err
+
+    home = small_disk / "home"
+    with Registry.open(home) as registry:
+        for number in range(1, 9):
+            put(registry, os.urandom(90_000), model_id=number, version_id=number, name="a.ckpt", installed_at=OLD)
+    for path in home.glob("index.db-*"):
+        path.unlink()
+    fill(small_disk)
+    for line in ("du", "list", "prune --unused 9 --dry-run", "verify --all", "reindex"):
+        assert call(*line.split())[0] == 0, line
+    assert call("prune", "--unused", "9", "--free", "200k", "--now", "--yes")[0] == 0
+    with Registry.open(home) as registry:
+        assert registry.count()[0] == 5
+        sound(registry)
+    (home / "ballast").unlink(missing_ok=True)
+    for path in home.glob("index.db-*"):
+        path.unlink()
+    fill(small_disk)
+    assert call("verify", "--all")[0] == 0
+    status, said = call("reindex")
+    assert (status, "the disk is full" in said) == (8, True), said
+    assert not list(home.glob("index.damaged*"))
+    (small_disk / "fill").unlink()
+    assert call("reindex")[0] == 0
+    with Registry.open(home) as registry:
+        assert registry.count()[0] == 5
 
 
 def test_a_file_size_limit_is_a_full_disk(home: Path) -> None:
