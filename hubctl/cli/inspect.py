@@ -352,6 +352,8 @@ def _show_model(data: dict[str, Any], full: bool) -> None:
             _out.line(f"{name:<{width}}  {value}")
     for note in data["notes"]:
         _out.say(f"· {note}")
+    if (data.get("pickle") or {}).get("verdict") == "dangerous":
+        _out.warn("loading this file would run a stranger's program")
     if full and training:
         _out.line()
         _out.table(

@@ -148,7 +148,9 @@ def test_a_pickle_is_judged_and_never_run(hubctl: Run, tmp_path: Path) -> None:
     assert found["pickle"]["verdict"] == "dangerous"
     assert "system" in found["pickle"]["reason"]
     assert not (tmp_path / "PWNED").exists()
-    assert "dangerous: it would import" in hubctl("inspect", tmp_path / "a.pt").out
+    shown = hubctl("inspect", tmp_path / "a.pt")
+    assert "dangerous: it would import" in shown.out
+    assert "would run a stranger's program" in shown.err
 
 
 def test_recorded_headers_and_an_embedding_in_a_picture(hubctl: Run, shared: Path) -> None:

@@ -1106,6 +1106,21 @@ def test_gguf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "file_type", "precision"),
+    [(0, 0, "F32"), (1, 1, "F16"), (8, 7, "Q8_0"), (14, 18, "Q6_K"), (12, 14, "Q4_K_S"), (30, 32, "BF16"),
+     (40, 39, "NVFP4"), (13, None, "Q5_K"), (12, 0, "Q4_K"), (777, 5000, "type 777")],
+)  # fmt: skip
+def test_gguf_precision_is_what_most_weights_are_of(
+    kind: int, file_type: int | None, precision: str, tmp_path: Path
+) -> None:
+    said = {} if file_type is None else {"general__file_type": file_type}
+    shapes = {"head.modulation": ((1, 2, 5120), 0), "blocks.0.self_attn.q.weight": ((5120, 5120), kind)}
+    (tmp_path / "wan.gguf").write_bytes(gguf(shapes, general__architecture="wan", **said))
+    found = detect.inspect(tmp_path / "wan.gguf")
+    assert (found.kind, found.base_family, found.precision) == ("diffusion_model", "wan", precision)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"GGUF",
