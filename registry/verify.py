@@ -320,8 +320,9 @@ def restored(registry: Registry, sha256: str) -> None:
         for row in db.execute("SELECT path FROM installed_file WHERE sha256 = ?", (sha256,)).fetchall():
             _show(registry, row["path"], sha256)
         index.measure(db, registry.at, sha256)
-        status = registry.blob_path(sha256).stat()
-        db.execute("UPDATE blob SET mtime_ns = ? WHERE sha256 = ?", (status.st_mtime_ns, sha256))
+        with contextlib.suppress(FileNotFoundError):  # removed again meanwhile
+            status = registry.blob_path(sha256).stat()
+            db.execute("UPDATE blob SET mtime_ns = ? WHERE sha256 = ?", (status.st_mtime_ns, sha256))
         keys = [
             (row["source"], row["version_id"])
             for row in db.execute("SELECT source, version_id FROM installed_file WHERE sha256 = ?", (sha256,))
