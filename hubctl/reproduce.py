@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -525,14 +525,13 @@ def run(
     from hubctl.run import plan as run_plan
     from hubctl.run import runner
 
-    with _out_of_memory(plan):
-        result = runner.run(
-            plan,
-            on_step=lambda step: on_step(step.done, step.total, step.what),
-            device=device,
-            dtype=dtype,
-            cache=cache,
-        )
+    result = runner.run(
+        plan,
+        on_step=lambda step: on_step(step.done, step.total, step.what),
+        device=device,
+        dtype=dtype,
+        cache=cache,
+    )
     made = run_plan.describe(plan)
     text = infotext.a1111.write(made)
     target = png_path(out) if out else _free_path(registry, f"{_safe_stem(name)}-{plan.seed}")
@@ -583,21 +582,6 @@ def new_cache(offload: str | None = None) -> Any:
     from hubctl.run.runner import ModelCache
 
     return ModelCache(offload=None if offload == "auto" else offload)
-
-
-@contextmanager
-def _out_of_memory(plan: RunPlan) -> Iterator[None]:
-    """A device that is too small is a sentence, not a traceback."""
-    try:
-        yield
-    except RuntimeError as error:  # torch's own is one of these
-        text = str(error).lower()
-        if "out of memory" not in text and "not enough memory" not in text:
-            raise
-        raise RunError(
-            f"a picture of {plan.width}×{plan.height} does not fit into this device's memory",
-            hint="try --offload model (or sequential), --dtype fp16, a smaller --size, or --device cpu",
-        ) from None
 
 
 def png_path(path: Path) -> Path:

@@ -62,15 +62,16 @@ def _decoded(model: Model, latent: Tensor, notes: list[str]) -> Tensor:
         if tile is not None:
             notes.append(f"memory ran out, so the picture was decoded in tiles of {tile * model.factor} pixels")
         return pixels
-    raise RunError("memory does not reach for the VAE, not even in tiles", hint=MEMORY_HINT)
+    raise RunError(
+        "the device's memory is too small for decoding the picture, even in tiles",
+        hint="try --offload model, a smaller --size, or --device cpu",
+    )
 
 
-MEMORY_HINT = "free some, choose a smaller --size, or let parts rest in main memory with --offload model"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """A graphics card's way to say so, or the processor's."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is how a graphics card, or the processor, says so."""
+    text = str(error).lower()
+    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
 def encode_image(

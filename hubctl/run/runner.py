@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -405,7 +404,21 @@ def run(
     dtype: str | None = None,
     cache: ModelCache | None = None,
 ) -> RunResult:
-    """Make the plan's pictures. Raises RunError, UnsafeFile."""
+    """Make the plan's pictures. Raises RunError, for a device that is too small too, and UnsafeFile."""
+    try:
+        return _run(plan, on_step, device, dtype, cache)
+    except RuntimeError as error:  # torch's own for this is one
+        if not pictures.out_of_memory(error):
+            raise
+    raise RunError(  # here the error is gone, and with it what it held on to
+        f"a picture of {plan.width}×{plan.height} does not fit into this device's memory",
+        hint="try --offload model (or sequential), --dtype fp16, a smaller --size, or --device cpu",
+    )
+
+
+def _run(
+    plan: RunPlan, on_step: Callable[[StepInfo], None], device: str | None, dtype: str | None, cache: ModelCache | None
+) -> RunResult:
     where = devices.choose(device)
     kind = devices.choose_dtype(dtype, where)
     on_step(StepInfo(0, plan.steps, "loading"))
@@ -422,7 +435,7 @@ def run(
     firsts: list[Tensor] = []
     notes: list[str] = []
     passes: list[PassInfo] = []
-    with torch.inference_mode(), _short_of_memory(where):
+    with torch.inference_mode():
         _set_tiling(model, plan.tiling)
         for turn in range(plan.iterations):
             batch = Batch(plan, cache, model, adapters, *_seeds(plan, turn), on_step)
@@ -447,17 +460,6 @@ def run(
         deviations=tuple(dict.fromkeys((*plan.deviations, *notes))),
         passes=tuple(passes),
     )
-
-
-@contextmanager
-def _short_of_memory(where: torch.device) -> Iterator[None]:
-    """A sentence instead of a traceback where memory does not reach."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not pictures.out_of_memory(error):
-            raise
-        raise RunError(f"memory does not reach on {where}", hint=pictures.MEMORY_HINT) from None
 
 
 def _seeds(plan: RunPlan, turn: int) -> tuple[list[int], list[int]]:
