@@ -259,6 +259,14 @@ _SAMPLER_ALIASES: dict[str, str] = {
     "ddim_cfg_pp": "ddim_cfgpp",
     "euler_cfgpp": "euler_cfg_pp",
     "ddim_v3": "ddim",  # NovelAI
+    "dpmpp2m": "dpmpp_2m",  # stable-diffusion.cpp
+    "dpmpp2s_a": "dpmpp_2s_ancestral",
+    "dpm_solverpp": "dpmpp_2m",  # Mochi Diffusion
+    "unipc_snr": "uni_pc",  # Easy Diffusion, by how timesteps are spaced
+    "unipc_snr_2": "uni_pc",
+    "unipc_tq": "uni_pc",
+    "unipc_tu": "uni_pc",
+    "unipc_tu_2": "uni_pc",
     # SD.Next: diffusers' solvers, some of them for flow models
     "lmsd": "lms",
     "kdpm2": "dpm_2",

@@ -347,7 +347,7 @@ def from_settings(
         "steps": v.positive(known.int("steps")),
         **v.sampler_fields(known.get("sampler"), _schedule(known)),
         "cfg_scale": known.float("cfg scale"),
-        "distilled_cfg": known.float("distilled cfg scale"),
+        "distilled_cfg": known.float("distilled cfg scale", "guidance"),
         "seed": known.int("seed"),
         "width": v.positive(width),
         "height": v.positive(height),
@@ -379,9 +379,9 @@ def _schedule(known: _Settings) -> str | None:
 
 
 def _rng(text: str | None) -> str | None:
-    """A1111 writes CPU and NV; GPU is its default and never written."""
+    """A1111 writes CPU and NV; GPU is its default and never written. stable-diffusion.cpp's "cuda" draws as NV does."""
     lower = (text or "").lower()
-    return lower if lower in ("cpu", "nv", "gpu") else None
+    return {"cpu": "cpu", "nv": "nv", "gpu": "gpu", "cuda": "nv"}.get(lower)
 
 
 def _hires(known: _Settings) -> Hires | None:

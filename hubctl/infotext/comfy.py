@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 
 from hubctl.errors import NoParameters
 from hubctl.infotext import _values as v
-from hubctl.infotext._graph import Graph, Link, Node, from_prompt, from_workflow, is_prompt, is_workflow
+from hubctl.infotext._graph import MAX_NODES, Graph, Link, Node, from_prompt, from_workflow, is_prompt, is_workflow
 from hubctl.infotext.embedded import Embedded
 from hubctl.parameters import GenerationParameters, Generator, Hires, Refiner, ResourceRef, sampler_name, schedule_name
 
@@ -120,6 +120,8 @@ def parse_graph(prompt: Mapping[str, Any] | None, workflow: Mapping[str, Any] | 
     samplers = walk.samplers()
     chain = walk.saved_chain(samplers)
     passes = {node.id: walk.read_sampler(node) for node in samplers}
+    if len(graph) >= MAX_NODES:
+        walk.warnings.append(f"The graph has more than {MAX_NODES} nodes; it was read in part.")
     if walk.tangled:
         walk.warnings.append("The graph is too tangled to follow every link; it was read in part.")
     raw: dict[str, Any] = {

@@ -45,6 +45,9 @@ case("empty prompt", "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 
     negative_prompt="")
 case("only negative", "Negative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512",
     prompt="", negative_prompt="blurry")
+case("stable-diffusion.cpp", T + "Steps: 20, CFG scale: 7.000000, Guidance: 3.500000, Eta: 0.000000, Seed: 42, Size: 512x768, Model: x.safetensors, RNG: cuda, Sampler: dpm++2m karras, Version: stable-diffusion.cpp",
+    sampler="dpmpp_2m", schedule="karras", rng="nv", generator=("stable-diffusion.cpp", None), distilled_cfg=3.5,
+    cfg_scale=7.0)
 case("blank lines",
     "a cat\n\n\nin a hat\n\nNegative prompt: a,\n\nb\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512",
     prompt="a cat\n\n\nin a hat", negative_prompt="a,\n\nb")
@@ -357,6 +360,10 @@ def test_variants(source: Embedded | str, wanted: dict[str, Any]) -> None:
         ("Euler A AYS", "euler_ancestral", "align_your_steps"),
         ("Euler A Trailing", "euler_ancestral", "sgm_uniform"),
         ("DDIM Trailing", "ddim", "sgm_uniform"),
+        ("unipc_tu_2", "uni_pc", None),
+        ("DPM-Solver++", "dpmpp_2m", None),
+        ("dpm++2s_a", "dpmpp_2s_ancestral", None),
+        ("DPM++ 2S Ancestral Karras", "dpmpp_2s_ancestral", "karras"),
     ],
 )
 def test_sampler_labels(label: str, sampler: str | None, schedule: str | None) -> None:
