@@ -20,6 +20,15 @@ from registry.migrations import migrate, pending
 WAIT_MS = 30_000
 
 
+class DamagedIndex(VerificationFailed):
+    """SQLite cannot read it."""
+
+    def __init__(self, error: sqlite3.DatabaseError, path: Path | str = "index.db") -> None:
+        super().__init__(
+            f"the index {path} is damaged: {error}", hint="`hubctl reindex` makes it anew from the manifests"
+        )
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open (and where needed make or migrate) the index. Raises NoPermission, TooNew, NotFound, VerificationFailed."""
     if read_only and not path.exists():
@@ -37,11 +46,19 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         raise _named(error, path) from None
     except sqlite3.DatabaseError as error:
-        raise VerificationFailed(
-            f"the index {path} is damaged: {error}",
-            hint="move it away; `hubctl reindex` makes it anew from the manifests",
-        ) from None
+        raise DamagedIndex(error, path) from None
     return connection
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """What is read in here is as SQLite wrote it. Raises DamagedIndex."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if type(error) is sqlite3.DatabaseError:  # the others are about what was asked
+            raise DamagedIndex(error) from error
+        raise
 
 
 def in_memory(path: Path) -> sqlite3.Connection:
@@ -96,15 +113,16 @@ def _named(error: sqlite3.OperationalError, path: Path | str = "index.db") -> Ex
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """One write transaction. Raises Busy, NoSpace, NoPermission."""
+    """One write transaction. Raises Busy, NoSpace, NoPermission, DamagedIndex."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk ends it by itself
-                connection.execute("ROLLBACK")
-            raise
+        with legible():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk ends it by itself
+                    connection.execute("ROLLBACK")
+                raise
     except sqlite3.OperationalError as error:
         raise _named(error) from error

@@ -25,7 +25,7 @@ from registry import ballast, index
 from registry import facts as journal
 from registry import manifest as manifests
 from registry import search as finding
-from registry.db import connect, in_memory, writing
+from registry.db import DamagedIndex, connect, in_memory, legible, writing
 from registry.errors import Busy, NoPermission, NoSpace, NotFound, VerificationFailed
 from registry.fs import locked, place, safe_name
 from registry.index import Place
@@ -169,7 +169,7 @@ class Registry:
 
     def rows(self, sql: str, args: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """What a query gives. For the modules of this package; nothing above it speaks SQL."""
-        with self._mutex:
+        with self._mutex, legible():
             return self._db.execute(sql, args).fetchall()
 
     @contextmanager
@@ -229,7 +229,7 @@ class Registry:
             yield
 
     def _is_current(self) -> bool:
-        with self._mutex:
+        with self._mutex, legible():
             return index.is_current(self._db, self.at)
 
     def catch_up(self, *, force: bool = False) -> int:
@@ -255,18 +255,35 @@ class Registry:
         return changed
 
     @staticmethod
-    def set_damaged_index_aside(home: Path) -> Path | None:
+    def rebuild(home: Path) -> tuple[int, Path | None]:
+        """`reindex`, also of an index that SQLite cannot read, or not all of it: that one is moved out of the way.
+
+        Returns how many versions there are, and where the damaged one is now. Raises TooNew and others.
+        """
+        aside = Registry.set_damaged_index_aside(home)
+        try:
+            with Registry.open(home) as registry:
+                return registry.reindex(), aside
+        except DamagedIndex:  # some page of it, which nobody had read so far
+            aside = Registry.set_damaged_index_aside(home, known=True)
+            with Registry.open(home) as registry:
+                return registry.reindex(), aside
+
+    @staticmethod
+    def set_damaged_index_aside(home: Path, *, known: bool = False) -> Path | None:
         """Move an index that SQLite cannot read out of the way; returns where to. Raises TooNew and others."""
         try:
             Registry.open(home).close()
         except VerificationFailed:
-            aside = home / f"index.damaged.{now().replace(':', '')}.db"
-            for suffix in ("", "-wal", "-shm"):
-                old = home / f"index.db{suffix}"
-                if old.exists():
-                    old.replace(f"{aside}{suffix}")
-            return aside
-        return None
+            known = True
+        if not known:
+            return None
+        aside = home / f"index.damaged.{now().replace(':', '')}.db"
+        for suffix in ("", "-wal", "-shm"):
+            old = home / f"index.db{suffix}"
+            if old.exists():
+                old.replace(f"{aside}{suffix}")
+        return aside
 
     def reindex(self) -> int:
         """Rebuild every derived row from the manifests, and the user's facts from their journal.

@@ -12,12 +12,10 @@ def reindex() -> None:
     """
     from registry import Registry
 
-    home = _app.settings().home
-    damaged = Registry.set_damaged_index_aside(home)
+    with _progress.busy("reading manifests"):
+        count, damaged = Registry.rebuild(_app.settings().home)
     if damaged is not None:
         _out.say(f"the index was damaged: it is now `{damaged}`")
-    with _app.open_registry() as registry, _progress.busy("reading manifests"):
-        count = registry.reindex()
     if _flags.CURRENT.json:
         _out.document("reindex", {"versions": count, "damaged": str(damaged) if damaged else None})
     else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from stocked import manifest, put
 
 from registry import Registry
-from registry.errors import VerificationFailed
+from registry.errors import KnownError, VerificationFailed
 from registry.search import Filter
 
 
@@ -171,6 +172,31 @@ def test_a_damaged_index_is_set_aside_and_made_anew(home: Path) -> None:
     with Registry.open(home) as registry:
         assert registry.reindex() == 1
         assert registry.find("11")[0].pinned
+
+
+def test_an_index_with_a_damaged_page_is_made_anew(home: Path) -> None:
+    """Whichever page it is: what is read of it is right or refused with a sentence, and `reindex` brings all back."""
+    with Registry.open(home) as registry:
+        for number in range(1, 31):
+            put(registry, b"%d" % number, model_id=number, version_id=number, creator="ada")
+        registry.pin(7)
+        good = [(item.ref, item.pinned, item.files[0].sha256) for item in registry.installed()]
+    with closing(sqlite3.connect(home / "index.db")) as db:
+        db.execute("PRAGMA journal_mode = DELETE")  # all of it is in one file
+        pages, size = db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA page_size").fetchone()[0]
+    whole = (home / "index.db").read_bytes()
+    for page in range(0, pages, 4):
+        for path in home.glob("index.d*"):
+            path.unlink()
+        (home / "index.db").write_bytes(whole[: page * size] + b"\xa5" * size + whole[(page + 1) * size :])
+        for read in (Registry.library, Registry.installed, Registry.check):
+            with suppress(KnownError), Registry.open(home, read_only=True) as registry:
+                read(registry)
+        count, aside = Registry.rebuild(home)
+        assert (count, aside is None or aside.exists()) == (30, True)
+        with Registry.open(home) as registry:
+            assert [(item.ref, item.pinned, item.files[0].sha256) for item in registry.installed()] == good, page
+            assert registry.check() == []
 
 
 def test_lists_read_no_manifest(home: Path) -> None:
