@@ -434,7 +434,7 @@ def _download(
 
     file = plan.file
     urls = hub.download_urls(plan.version, file)
-    blake3 = file.hashes.get("BLAKE3")
+    blake3, autov3 = _digits(file, "BLAKE3", 64), _digits(file, "AutoV3", 12)
     while True:
         url = urls.pop(0)
         try:
@@ -444,7 +444,8 @@ def _download(
                 partial,
                 size=plan.size,
                 sha256=file.sha256,
-                blake3=blake3 if isinstance(blake3, str) and len(blake3) == 64 else None,
+                blake3=blake3,
+                autov3=autov3,
                 verify=None if file.sha256 else _judge(file),
                 connections=settings.connections,
                 limit_rate=ratelimit.shared(settings.limit_rate),
@@ -461,6 +462,12 @@ def _download(
             if not urls:
                 raise
             on_event("elsewhere", reason=error.message)
+
+
+def _digits(file: wire.ModelFile, kind: str, length: int) -> str | None:
+    """A declared hash that has the length it should have (a longer AutoV3 is cut as the hub cuts it)."""
+    value = file.hashes.get(kind)
+    return value.strip()[:length] if isinstance(value, str) and len(value.strip()) >= length else None
 
 
 def _declared(file: wire.ModelFile) -> dict[str, str]:
@@ -490,8 +497,9 @@ def _notes(plan: InstallPlan, brought: _Brought) -> tuple[str, ...]:
     from registry import layouts
 
     facts, out = brought.facts, []
-    if "BLAKE3" in brought.verified_by and plan.file.sha256:
-        out.append("the hub's SHA256 of this file is wrong; its BLAKE3 and size are right, so it was accepted")
+    if plan.file.sha256 and not brought.declared:
+        by = ", ".join(brought.verified_by)
+        out.append(f"the hub's SHA256 of this file is wrong; its {by} and size are right, so it was accepted")
     elif not brought.declared:
         out.append(f"the hub declares no SHA256: verified by {', '.join(brought.verified_by) or 'nothing'} only")
     told = layouts.kind_of(plan.file.type, None, plan.model.type)

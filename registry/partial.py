@@ -326,6 +326,12 @@ class Partial:
         """BLAKE3 of the whole file."""
         return self._blake3_of(0, self.path.stat().st_size)
 
+    def autov3(self) -> str | None:
+        """The hash of what is behind a safetensors header; None for other files."""
+        from registry import hashes
+
+        return hashes.autov3(self.path)
+
     def reset(self) -> None:
         """Start over: the source changed, or everything was wrong."""
         with self._hash_lock, self._flush_lock, self._lock:

@@ -363,6 +363,7 @@ class RudeHub:
             "rename", "hang", "wrong_total", "small_lie", "multipart", "short_range", "open_total", "chunked",
             "weak_etag", "empty_file", "loris", "http10", "end_reset", "long_header", "two_lengths", "garbage",
             "odd_status", "hints", "part_unasked", "echo",
+            "whole_from_zero",
         )  # fmt: skip
         data = self.files.get(int(urlsplit(handler.path).path.rsplit("/", 1)[-1]), self.data)
         if deed == "rename":  # the same bytes, from another store
@@ -403,6 +404,8 @@ class RudeHub:
                 return self._answer(handler, 416, {"Content-Range": f"bytes */{len(data)}"}, b"")
             if deed == "short_range":
                 end = min(end, start + SHORT)
+        if deed == "whole_from_zero" and start == 0:  # as Backblaze B2 does
+            status, end = 200, len(data)
         if deed == "part_unasked":
             status = 206
         self._send_body(handler, deed, data, start, end, status)

@@ -314,11 +314,12 @@ def test_nothing_but_a_size_is_said_to_be_little(hubctl: Hubctl, home: Path, mon
         assert "nothing to do" in again.err
 
 
-def test_a_wrong_sha256_beside_a_right_blake3_is_accepted_and_told(
-    hubctl: Hubctl, home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["BLAKE3", "AutoV3"])
+def test_a_wrong_sha256_beside_another_hash_that_is_right_is_accepted_and_told(
+    hubctl: Hubctl, home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     with rude_hub(monkeypatch) as rude:
-        rude.offer(hashes={"SHA256": "AB" * 32, **hashes_of(rude.data, "BLAKE3")})
+        rude.offer(hashes={"SHA256": "AB" * 32, **hashes_of(rude.data, kind)})
         done = hubctl("install", "4201")
         assert done.status == 0, done.err
         assert "the hub's SHA256 of this file is wrong" in done.err

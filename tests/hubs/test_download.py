@@ -21,7 +21,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rude import FOREVER, PASSWORD, SIGNATURE_MARK, TOKEN, RudeHub
+from rude import FOREVER, PASSWORD, SIGNATURE_MARK, TOKEN, RudeHub, lora
 
 from hubctl import errors
 from hubctl.hubs.download import Download, Job, Stopped, Tuning, fetch, fetch_many
@@ -103,6 +103,7 @@ MISDEEDS: dict[str, tuple[int, type[errors.KnownError] | None]] = {
     "short_range": (FOREVER, None),
     "open_total": (FOREVER, None),
     "part_unasked": (FOREVER, None),
+    "whole_from_zero": (FOREVER, None),
     "chunked": (FOREVER, None),
     "http10": (FOREVER, None),
     "hints": (FOREVER, None),
@@ -642,6 +643,23 @@ def test_blake3_settles_a_wrong_sha256(tmp_path: Path) -> None:
         assert done.verified_by == "BLAKE3"
         blob = partial.seal()
         assert (blob.sha256, blob.declared) == (rude.sha256, False)
+
+
+def test_the_tensors_settle_a_wrong_sha256_that_comes_twice(tmp_path: Path) -> None:
+    """AutoV3 is short and leaves the header out: it speaks last, and only beside the right size."""
+    from registry.hashes import hash_file
+
+    data = lora(SMALL)
+    (tmp_path / "x").write_bytes(data)
+    autov3 = hash_file(tmp_path / "x", ["AutoV3"])["AutoV3"]
+    with RudeHub(data) as rude, reserve(tmp_path, rude) as partial:
+        given: dict = {"sha256": "0" * 64, "autov3": autov3.lower()}
+        done = fetch(hub(rude), rude.link, partial, size=len(data), **given)
+        assert done.verified_by == "AutoV3"
+        assert rude.storage_requests() == 2
+        for more in ({"size": len(data) - 2000}, {"size": len(data), "autov3": "ab" * 6}):
+            with pytest.raises(errors.VerificationFailed):
+                fetch(hub(rude), rude.link, partial, **{**given, **more})
 
 
 # --- what a crash can leave -------------------------------------------------------------------------------------------
