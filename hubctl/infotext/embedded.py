@@ -33,6 +33,7 @@ MAX_TEXTS = 256
 MAX_CHUNKS = 200_000
 MAX_STEALTH_PIXELS = 40_000_000
 MAX_SIDECAR = 1024 * 1024
+MAX_OFFSET = 2**62  # what a file can be sought to
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
@@ -534,9 +535,9 @@ def _read_heif(file: BinaryIO, found: _Collector) -> None:
             file.seek(position + skip)
             _read_meta_box(file.read(max(length - skip, 0) if length else MAX_TEXT), file, found)
             return
-        if length < skip:
-            return
         position += length
+        if length < skip or position > MAX_OFFSET:
+            return
 
 
 def _read_meta_box(meta: bytes, file: BinaryIO, found: _Collector) -> None:
@@ -560,7 +561,7 @@ def _read_meta_box(meta: bytes, file: BinaryIO, found: _Collector) -> None:
         for offset, length in extents:
             if method == 1:
                 data += meta[inner + offset : inner + offset + length]
-            else:
+            elif offset <= MAX_OFFSET:
                 file.seek(offset)
                 data += file.read(length)
         if kind == b"Exif":

@@ -375,6 +375,19 @@ def test_truncated_and_lying_lengths() -> None:
     assert infotext.read(lying).texts == {}
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_offsets_no_file_has(tmp_path: Path, by_name: bool) -> None:
+    """64-bit lengths of AVIF boxes, and 64-bit offsets of items."""
+    far = b"\xff" * 8
+    ftyp = box(b"ftyp", b"avif\0\0\0\0mif1")
+    infe = box(b"infe", b"\2\0\0\0" + struct.pack(">HH", 1, 0) + b"Exif\0")
+    iinf = box(b"iinf", bytes(4) + struct.pack(">H", 1) + infe)
+    iloc = box(b"iloc", bytes(4) + bytes((0x84, 0)) + struct.pack(">HHHH", 1, 1, 0, 1) + far + struct.pack(">I", 9))
+    for data in (ftyp + b"\0\0\0\1free" + far, ftyp + box(b"meta", bytes(4) + iinf + iloc)):
+        (tmp_path / "a.avif").write_bytes(data)
+        assert infotext.read(tmp_path / "a.avif" if by_name else data).texts == {}
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=600), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1", b"GIF89a", b"II*\0"]))
 def test_arbitrary_bytes(data: bytes, magic: bytes) -> None:
