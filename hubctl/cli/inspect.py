@@ -47,8 +47,10 @@ def inspect(
 
     Example: hubctl inspect picture.png --as a1111
     """
-    from hubctl.errors import KnownError
+    from hubctl.errors import KnownError, UsageError
 
+    if "" in paths:  # `"$(…)"` that found nothing; it would read as the folder we stand in
+        raise UsageError("one of the names is empty", hint="name a file or a folder; `.` is this one")
     several = len(paths) > 1 or Path(paths[0]).is_dir()
     if as_ is not None:
         _check_form(as_, several)

@@ -134,6 +134,10 @@ def test_a_damaged_file_is_a_named_error(name: str, content: bytes, reason: str,
     assert hubctl("inspect", tmp_path / name, "--json", status=7).json["error"]["code"] == "verification_failed"
 
 
+def test_an_empty_name_is_no_folder(hubctl: Run) -> None:
+    assert "is empty" in hubctl("inspect", "", status=2).err
+
+
 def test_a_missing_file(hubctl: Run, tmp_path: Path) -> None:
     assert "is not a file" in hubctl("inspect", tmp_path / "no.safetensors", status=4).err
 
