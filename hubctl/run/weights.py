@@ -188,8 +188,9 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:
         raise _refusal(path, error) from None
-    while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
+    for _ in range(4):  # a dict may hold itself
+        if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+            loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
         raise RunError(f"`{path.name}` holds no named tensors")
     return {str(name): tensor.detach() for name, tensor in loaded.items() if isinstance(tensor, Tensor)}

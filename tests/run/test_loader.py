@@ -309,6 +309,16 @@ def test_a_hostile_pickle_is_named_and_not_run(zipped: bool, tmp_path: Path) -> 
     assert not mark.exists()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
+def test_a_dict_that_holds_itself_has_an_end(zipped: bool, tmp_path: Path) -> None:
+    endless: dict[str, Any] = {}
+    endless["state_dict"] = endless
+    torch.save(endless, tmp_path / "endless.ckpt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RunError, match="endless"):
+        load(tmp_path / "endless.ckpt")
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
