@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# what the build backend remarks on editable installs is no news for anybody
+PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 
@@ -28,10 +29,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --upgrade pip
 	$(PIP) install --progress-bar on -c constraints.txt torch
+	@echo "now hubctl and the rest of what it needs: a minute"
 	$(PIP) install -q -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "now what the tests need"
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -124,23 +124,24 @@ def _hubs(settings: Settings) -> Iterator[Check]:
             yield Check(f"hub {name}", "bad", error.message, error.hint)
             continue
         token = tokens.find(url, settings.config_path)
+        label = "hub" if "://" in name else f"hub {name}"
         if settings.offline:
-            yield Check(f"hub {name}", "note", f"{url}: not asked (--offline)")
+            yield Check(label, "note", f"{url}: not asked (--offline)")
             continue
         try:
             with install.open_hub(settings, name=name) as hub:
                 hub.enums()
                 account = hub.me() if token else None
         except KnownError as error:
-            yield Check(f"hub {name}", "bad", f"{url}: {error.message}", error.hint)
+            yield Check(label, "bad", f"{url}: {error.message}", error.hint)
             continue
         if account:
             found = (
                 f"{url} answers; key from {token.source if token else '?'} belongs to {account.get('username', '?')}"
             )
-            yield Check(f"hub {name}", "good", found)
+            yield Check(label, "good", found)
         else:
-            yield Check(f"hub {name}", "note", f"{url} answers; no API key", "downloads may need one: `hubctl login`")
+            yield Check(label, "note", f"{url} answers; no API key", "downloads may need one: `hubctl login`")
 
 
 def _devices() -> Iterator[Check]:

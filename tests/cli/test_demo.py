@@ -239,6 +239,13 @@ def test_the_hint_names_the_hub_that_wants_a_key(argv: tuple[str, ...], on_demo:
     assert "`hubctl login`" in on_demo("whoami", status=3).err
 
 
+def test_doctor_says_once_which_hub_answers(on_demo: Run, demo_hub: str) -> None:
+    checks = on_demo("doctor", "--json").json["checks"]
+    (hub,) = (check for check in checks if check["name"].startswith("hub") and check["name"] != "hubctl")
+    assert (hub["name"], hub["verdict"]) == ("hub", "note")
+    assert hub["found"] == f"{demo_hub} answers; no API key"
+
+
 def test_no_hint_repeats_what_a_url_should_not_hold(on_demo: Run) -> None:
     outcome = on_demo("search", "--hub", "http://me:secret@127.0.0.1:9", status=2)
     assert "hubctl login" in outcome.err
