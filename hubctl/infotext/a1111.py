@@ -401,7 +401,7 @@ def _hires(known: _Settings) -> Hires | None:
         prompt=known.text("hires prompt"),
         negative_prompt=known.text("hires negative prompt"),
         cfg_scale=known.float("hires cfg scale"),
-        checkpoint=None if checkpoint in ("Use same checkpoint", None) else checkpoint,
+        checkpoint=None if checkpoint == "Use same checkpoint" else _name_and_hash(checkpoint)[0],
     )
     if hires == Hires(denoise=hires.denoise, cfg_scale=hires.cfg_scale):
         return None  # nothing says that there was a second pass

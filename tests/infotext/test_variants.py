@@ -26,7 +26,7 @@ case("1.10 all",
     **B, steps=20, sampler="dpmpp_2m", schedule="karras", cfg_scale=7.0, seed=1, size=(512, 768), checkpoint=["m_v1"],
     vae=["v"], clip_skip=2, rng="nv", denoise=0.4, hires={"upscale": 2.0, "steps": 10, "upscaler": "4x-UltraSharp",
     "denoise": 0.4, "sampler": "euler_ancestral", "schedule": "exponential",
-    "checkpoint": "other.safetensors [aabbccddee]"}, generator=("A1111", "v1.10.1-12-gabcdef01"), embeddings=["neg"])
+    "checkpoint": "other"}, generator=("A1111", "v1.10.1-12-gabcdef01"), embeddings=["neg"])
 case("var seed",
     T + "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768, Variation seed: 5, Variation seed strength: 0.2, Seed resize from: 512x512, ENSD: 31337, Eta: 0.67, Version: v1.6.0",
     subseed=5, subseed_strength=0.2, ensd=31337, eta=0.67)
