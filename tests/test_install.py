@@ -378,6 +378,18 @@ def test_no_misdeed_brings_a_secret_to_light(
     assert not [secret for secret in secrets if secret in written + caplog.text]
 
 
+def test_a_key_in_a_pasted_link_is_not_kept(hubctl: Hubctl, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rude_hub(monkeypatch) as rude:
+        link = f"{rude.url}/api/download/models/130072?fileId=7&token=pasted-k3y-77"
+        done = hubctl("install", link, "--json")
+        assert done.status == 0, done.err
+        assert "fileId=7" in done.out
+        added = hubctl("add", link, "--project", str(home))
+        assert added.status == 0, added.err
+        assert "fileId=7" in (home / "hubctl.toml").read_text()
+        assert "pasted-k3y-77" not in done.out + done.err + added.out + added.err + everything_below(home)
+
+
 def everything_below(folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 

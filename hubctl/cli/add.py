@@ -33,6 +33,7 @@ def add(
 
     from hubctl import lockfile
     from hubctl.errors import UsageError
+    from hubctl.hubs.redact import without_key
 
     if name and len(refs) > 1:
         raise UsageError("--name goes with one REF")
@@ -41,7 +42,7 @@ def add(
     taken = {entry.name for entry in before}
     added = []
     with _app.open_registry() as registry, _app.open_hub() as hub:
-        for ref in refs:
+        for ref in map(without_key, refs):
             need = lockfile.Need(name or "?", ref, fp, size, format, file)
             with _progress.busy(f"asking about {ref}"):
                 entry, plan = lockfile.resolve(need, hub, registry, _app.settings())

@@ -71,10 +71,11 @@ def install(
 
 def _wanted(refs: Sequence[str], file: int | None, queue: Registry | None) -> list[Wanted]:
     """What was asked now, and with --resume what is still in the queue; each once."""
+    from hubctl.hubs.redact import without_key
     from hubctl.install import Wanted
 
     settings = _app.settings()
-    asked = [Wanted(text, settings.hub, file, settings.allow_pickle) for text in refs]
+    asked = [Wanted(without_key(text), settings.hub, file, settings.allow_pickle) for text in refs]
     asked += [Wanted.parse(text) for text in (queue.queued() if queue is not None else [])]
     return list(dict.fromkeys(asked))
 

@@ -21,7 +21,7 @@ HARMLESS = frozenset(
     {
         "query", "limit", "page", "cursor", "types", "basemodels", "tag", "username", "user", "sort", "period", "nsfw",
         "imageid", "modelid", "modelversionid", "fileid", "type", "format", "size", "fp", "withmeta", "flatmeta",
-        "browsinglevel", "ids", "modelversionids", "reason",
+        "browsinglevel", "ids", "modelversionids", "reason", "quanttype",
     }
 )  # fmt: skip
 _QUERY = re.compile(r"([?&])([A-Za-z0-9_.%\[\]-]{1,80})=([^&\s\"'<>#]*)")
@@ -30,6 +30,7 @@ _SCHEME = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
 _FIELD = re.compile(
     r"\b(authorization|token|api[-_]?key|cookie)([\"']?\s*[:=]\s*[\"']?|[\"'], ?b?[\"'])[^\s\"',;&]+", re.IGNORECASE
 )
+_KEY = re.compile(r"(?<=[?&])(?:token|api[-_]?key)=[^&\s#]*&?", re.IGNORECASE)
 _KEYS: set[str] = set()  # of this process, hidden wherever they turn up: a hub may echo them in any words
 _SIGNED: deque[str] = deque(maxlen=64)  # values of the signed links met last, likewise
 SHORTEST_KEY, SHORTEST_SIGNATURE = 6, 16  # characters; hiding less would make holes in ordinary words
@@ -56,6 +57,11 @@ def redact(text: str) -> str:
     text = _QUERY.sub(_hide, text)
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
     return _FIELD.sub(rf"\1\2{HIDDEN}", text)
+
+
+def without_key(ref: str) -> str:
+    """What was typed, as it may be written down: a pasted link without the key in it."""
+    return redact(_KEY.sub("", ref).rstrip("?&")) if "://" in ref else ref
 
 
 def _hide(match: re.Match[str]) -> str:
