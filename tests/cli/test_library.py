@@ -91,6 +91,28 @@ def test_a_budget_that_cannot_be_met_says_so(hubctl: Run, home: Path) -> None:
     assert hubctl("prune", "--max-size", "1G", "--dry-run", "--json").json["plan"]["items"] == []
 
 
+def test_a_lock_that_cannot_be_read_is_told_of(hubctl: Run, home: Path, tmp_path: Path) -> None:
+    """On a drive that is away it may lock anything; one that was deleted locks nothing."""
+    stock(home, 1)
+    with Registry.open(home) as registry:
+        registry.add_lock_root(tmp_path / "away" / "hubctl.lock")
+        registry.add_lock_root(tmp_path / "hubctl.lock")
+    said = hubctl("prune", "--unused", "9", "--dry-run").err
+    assert said.count("is not protected now") == 1
+    assert str(tmp_path / "away" / "hubctl.lock") in said
+
+
+def test_what_was_set_aside_is_named_and_goes_when_asked_for(hubctl: Run, home: Path) -> None:
+    stock(home, 1)
+    (home / "damaged").mkdir()
+    (home / "damaged" / "x.1").write_bytes(b"x" * 9000)
+    assert "`hubctl prune --damaged`" in hubctl("du").err
+    said = hubctl("prune", "--damaged", "--yes", "--json").json
+    assert [item["path"] for item in said["plan"]["items"]] == [str(home / "damaged" / "x.1")]
+    assert said["report"]["freed"] == said["plan"]["frees"] > 0
+    assert "damaged" not in hubctl("du").err
+
+
 def test_what_the_hub_still_has_may_go(on_demo: Run, home: Path, demo_hub: str) -> None:
     on_demo("install", "4201", "-q")
     stock(home, 1)  # of a hub this one is not
