@@ -116,10 +116,17 @@ def _write_one(
     before = rows[0]["written"] if rows else None
     if merged.changed:  # the record first: what is ours in a sidecar is never unknown
         _remember(registry, path, sidecars.either(before, merged.written) if existing else merged.written)
-        outside.write(path, sidecars.dump(merged.data))
+        outside.write(path, sidecars.dump(merged.data, _bytes(path)))
     if existing and (merged.changed or (before or "{}") != merged.written):
         _remember(registry, path, merged.written)
     return out
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _remember(registry: Registry, path: Path, written: str) -> None:
@@ -225,7 +232,7 @@ def forget(registry: Registry, rows: Sequence[sqlite3.Row]) -> None:
             if not left:
                 path.unlink(missing_ok=True)
             elif left != data:
-                outside.write(path, sidecars.dump(left))
+                outside.write(path, sidecars.dump(left, _bytes(path)))
     if rows:
         with registry.transaction() as db:
             db.executemany("DELETE FROM sidecar WHERE path = ?", [(row["path"],) for row in rows])

@@ -296,10 +296,14 @@ class _Here:
         names = self._inodes.get((blob.st_dev, blob.st_ino), []) + self._hashes.get(file.sha256, [])
         kinds = (file.kind or "", *layouts.FALLBACKS.get(file.kind or "", ()))
         folders = [folder for kind in kinds for folder in self._folders.get(kind, ())]
-        for path in names:
-            if str(path) not in but and any(folder in path.parents for folder in folders):
-                return path
-        return None
+        ranks = [
+            (rank, path)
+            for path in names
+            if str(path) not in but
+            for rank, folder in enumerate(folders)
+            if folder in path.parents
+        ]
+        return min(ranks)[1] if ranks else None  # of two names the same one each time
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -498,6 +502,7 @@ def _perform_some(
             continue
         if old is not None:
             _take_away(registry, old, file.sha256, to=action.path)
+            _remove_empty(each, old.parent)
         made.append(outcome)
         done.append(outcome[0])
     with registry.transaction() as db:
@@ -669,7 +674,8 @@ def _unlink(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -
 def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bool) -> list[LinkAction]:
     out: list[LinkAction] = []
     gone: list[tuple[str, str, int]] = []
-    away = {each.name for each in uis(registry) if not each.root.is_dir()}
+    known = {each.name: each for each in uis(registry)}
+    away = {name for name, each in known.items() if not each.root.is_dir()}
     for seen in rows:
         row = seen if dry_run else _row_now(registry, seen["path"])
         if row is None or _whose(row) != _whose(seen):
@@ -689,6 +695,7 @@ def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bo
             beside.remove(registry, path)
             if state in {"ok", "stale"}:
                 path.unlink(missing_ok=True)
+                _remove_empty(known.get(row["ui"]), path.parent)
             gone.append((row["path"], row["source"], row["version_id"]))
     if gone:
         with registry.transaction() as db:
@@ -709,6 +716,20 @@ def _take_away(registry: Registry, path: Path, sha256: str, *, to: Path) -> None
         return
     beside.move(registry, path, to)
     path.unlink(missing_ok=True)
+
+
+def _remove_empty(each: Ui | None, folder: Path) -> None:
+    """Folders that a name template made, once nothing is in them; never a folder of the UI's own."""
+    layout = layouts.layout(each.layout) if each else None
+    if each is None or layout is None or "/" not in (each.template or layout.template) or each.kind == YAML:
+        return
+    own = {path for paths in layouts.folders(layout, each.root).values() for path in paths}
+    while folder not in own and any(path in folder.parents for path in own):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
 
 
 def _remove_empty_below(folder: Path) -> None:

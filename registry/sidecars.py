@@ -485,10 +485,11 @@ def _merge(
             continue
         wrote = last.get(here)
         untouched = _is_of(wrote, there) if key in into else wrote is None
-        fillable = there in (None, "", 0, [], {}, "Unknown") and wrote is None  # an editor's empty field
+        fillable = wrote is None and _is_empty(there)
         if untouched or fillable:
+            empty = [f"={json.dumps(there)}"] if fillable and key in into else _emptiness(wrote)
             into[key] = value
-            remembered[here] = _digest(value)
+            remembered[here] = " ".join([_digest(value), *empty])
         else:
             if wrote is not None:
                 if there != value:
@@ -511,9 +512,22 @@ def _take_out(
                 del into[key]
     elif here in last:
         if _is_of(last[here], there):
-            del into[key]
+            if empty := _emptiness(last[here]):
+                into[key] = json.loads(empty[0][1:])
+            else:
+                del into[key]
         else:
             remembered[here] = last[here]
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether it is how an editor writes a field that nobody filled."""
+    return not isinstance(value, bool) and value in (None, "", 0, [], {}, "Unknown")
+
+
+def _emptiness(wrote: str | None) -> list[str]:
+    """How a field was empty before we filled it, as it is remembered beside our digest."""
+    return [token for token in (wrote or "").split() if token.startswith("=")][:1]
 
 
 def theirs(existing: Mapping[str, Any], written: str | None) -> dict[str, Any]:
@@ -550,9 +564,12 @@ def digests_of(written: str | None) -> dict[str, str]:
     return {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
 
 
-def dump(data: Mapping[str, Any]) -> bytes:
-    """As these tools write it: indented, keys in order."""
-    return (json.dumps(data, indent=4, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+def dump(data: Mapping[str, Any], like: bytes = b"") -> bytes:
+    """As these tools write it: indented, keys in order; or as the file was that it is written into."""
+    indent = re.match(rb"\s*\{\r?\n( {1,8})\S", like[:100])
+    width = len(indent[1]) if indent else None if like else 4
+    text = json.dumps(data, indent=width, ensure_ascii=b"\\u" in like and like.isascii())
+    return (text + ("" if like and not like.endswith(b"\n") else "\n")).encode("utf-8", "replace")
 
 
 def own_words(said: Said, hub_words: Iterable[str]) -> list[str] | None:

@@ -593,3 +593,32 @@ def test_a_long_name_of_a_persons_costs_its_sidecars_and_nothing_else(home: Path
         long = {f"{'n' * 243}{ending}" for ending in (".safetensors", ".json", ".preview.png")}
         other = {f"other{ending}" for ending in (".safetensors", ".json", ".metadata.json")}
         assert {path.name for path in loras.iterdir()} == long | other
+
+
+def test_removing_a_ui_gives_its_folders_back_as_they_were(home: Path, tmp_path: Path) -> None:
+    """Sidecars of other tools that got fields of ours, byte for byte, and no folder of a template's left."""
+    with Registry.open(home) as registry:
+        sha = install(registry, b"lora")
+        install(registry, b"other", 12, name="other.safetensors")
+        loras = tmp_path / "ui/models/loras"
+        loras.mkdir(parents=True)
+        (loras / "mine.safetensors").hardlink_to(registry.blob_path(sha))
+        (loras / "mine.json").write_text('{\n  "preferred weight": 0,\n  "notes": "mine",\n  "nsfw": false\n}')
+        before = {path: path.read_bytes() for path in loras.iterdir()}
+        folders = {path for path in (tmp_path / "ui").rglob("*") if path.is_dir()}
+        comfy(registry, tmp_path / "ui", sidecars=("a1111", "lora-manager"), template="{base_model}/{first_tag}/")
+        assert json.loads((loras / "mine.json").read_text())["sha256"] == sha.upper()
+        assert (loras / "SD 1.5/hero/other.safetensors").exists()
+        links.remove(registry, "comfyui")
+        assert {path: path.read_bytes() for path in before} == before
+        assert {path for path in (tmp_path / "ui").rglob("*") if path.is_dir()} == folders
+
+
+def test_of_two_names_of_the_same_bytes_the_first_folders_is_shown_each_time(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        sha = install(registry, b"embedding", type="Checkpoint", kind="unet")
+        root = tmp_path / "ui"
+        for name in ("models/unet/a.safetensors", "models/diffusion_models/b.safetensors"):
+            (root / name).parent.mkdir(parents=True)
+            (root / name).hardlink_to(registry.blob_path(sha))
+        assert what(comfy(registry, root)) == [("present", "b.safetensors")]

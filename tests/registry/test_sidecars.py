@@ -99,7 +99,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=12,
 )
-EMPTY = (None, "", 0, [], {}, "Unknown")
 OBJECT = st.dictionaries(st.text(max_size=4), JSON, max_size=5)
 
 
@@ -129,6 +128,10 @@ def test_what_another_tool_wrote_stays_and_its_empty_fields_are_filled() -> None
     ours = {"activation text": "thnos", "preferred weight": 0.8, "notes": "ours", "sd version": "SD1"}
     merged = sidecars.merge(theirs, ours, None)
     assert merged.data == {**ours, "notes": "hand-made"}
+    again = sidecars.merge(merged.data, {**ours, "activation text": "thanos"}, merged.written)
+    assert again.data["activation text"] == "thanos"
+    assert sidecars.theirs(again.data, again.written) == theirs  # empty as it was
+    assert sidecars.merge({"nsfw": False}, {"nsfw": True}, None).data == {"nsfw": False}  # said, not empty
 
 
 def test_a_field_a_person_cleared_or_took_out_stays_so() -> None:
@@ -160,7 +163,7 @@ def test_merging_keeps_every_key_and_settles(
     for key in theirs.keys() - ours.keys():
         assert first.data[key] == theirs[key]
     left = sidecars.theirs(first.data, first.written)
-    assert left.items() >= {k: v for k, v in theirs.items() if v not in EMPTY and not isinstance(v, dict)}.items()
+    assert all(left[key] == value for key, value in theirs.items() if not isinstance(value, dict))
     assert sidecars.theirs(sidecars.merge(None, ours, None).data, sidecars.merge(None, ours, None).written) == {}
     edited = dict.fromkeys(first.data, "edited by hand")
     kept = sidecars.merge(dict(edited), newer, first.written)
@@ -178,7 +181,7 @@ def test_only_what_we_wrote_and_nobody_changed_is_ours() -> None:
 def test_what_another_tool_wrote_is_its_own_though_we_say_the_same() -> None:
     theirs = {"id": 5, "name": "v1", "notes": ""}
     merged = sidecars.merge(theirs, {"id": 5, "name": "v1", "notes": "ours"}, None)
-    assert sidecars.theirs(merged.data, merged.written) == {"id": 5, "name": "v1"}
+    assert sidecars.theirs(merged.data, merged.written) == theirs
     assert sidecars.merge(theirs, {"id": 5}, None).written == "{}"
 
 
@@ -199,6 +202,11 @@ def test_our_own_words_are_not_read_back_as_a_persons(tmp_path: Path) -> None:
     said = sidecars.read(model, ours={str(path): merged.written})
     assert said.words is None
     assert said.notes == "I changed this"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "notes": ""}', '{\n  "a": 1,\n  "b": "é"\n}\n', '{\n    "b": "\\u00e9"\n}'])
+def test_a_sidecar_keeps_the_form_it_has(text: str) -> None:
+    assert sidecars.dump(json.loads(text), text.encode()).decode() == text
 
 
 def test_html_becomes_text() -> None:
