@@ -480,7 +480,7 @@ def _merge(
         there = into.get(key)
         if isinstance(value, dict) and isinstance(there, dict | None):
             inner = _merge(dict(there or {}), value, last, here + "/", kept, remembered)
-            if inner or key in into:
+            if inner or isinstance(there, dict):
                 into[key] = inner
             continue
         wrote = last.get(here)
@@ -505,19 +505,18 @@ def _take_out(
 ) -> None:
     """A field we do not say any more: what is ours of it goes."""
     here, there = f"{at}{key}", into[key]
-    if isinstance(there, dict):
+    if _is_of(last.get(here), there):
+        if empty := _emptiness(last[here]):
+            into[key] = json.loads(empty[0][1:])
+        else:
+            del into[key]
+    elif isinstance(there, dict):
         if any(name.startswith(f"{here}/") for name in last):
             into[key] = _merge(dict(there), {}, last, f"{here}/", kept, remembered)
             if not into[key]:
                 del into[key]
     elif here in last:
-        if _is_of(last[here], there):
-            if empty := _emptiness(last[here]):
-                into[key] = json.loads(empty[0][1:])
-            else:
-                del into[key]
-        else:
-            remembered[here] = last[here]
+        remembered[here] = last[here]
 
 
 def _is_empty(value: Any) -> bool:
