@@ -769,6 +769,7 @@ def repair(
             orphans.append(row)
         elif row["kind"] != YOURS and not dry_run:
             _give_up_replaced(registry, row)
+            out += _point_anew(registry, row) if row["kind"] == "symlink" else []
     for action in _unlink(registry, orphans, dry_run=dry_run):
         out.append(replace(action, note=action.note or "that version is not installed any more"))
     written = registry.rows("SELECT path FROM sidecar")
@@ -791,6 +792,36 @@ def _give_up_replaced(registry: Registry, row: sqlite3.Row) -> None:
         if again and _whose(again) == _whose(row) and blob.exists() and outside.state(again, blob, path) == "replaced":
             with registry.transaction() as db:
                 db.execute("UPDATE link SET kind = ? WHERE path = ?", (YOURS, row["path"]))
+
+
+def _point_anew(registry: Registry, row: sqlite3.Row) -> list[LinkAction]:
+    """A symlink by a name that its file has no more in tree/, left by a kill: it would lead nowhere once that goes."""
+    path = Path(row["path"])
+    if not _goes_by_an_old_name(registry, path):
+        return []
+    with registry.linking():
+        again = _row_now(registry, path)
+        names = registry.rows(
+            "SELECT path FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?", _whose(row)
+        )
+        if not (again and _whose(again) == _whose(row) and names and _goes_by_an_old_name(registry, path)):
+            return []
+        blob, shown = registry.blob_path(row["sha256"]), registry.home / names[0]["path"]
+        outside.place(blob, path, ("symlink",), shown=shown, renew=True)
+        with registry.transaction() as db:
+            db.execute("UPDATE link SET inode = ? WHERE path = ?", (path.lstat().st_ino, row["path"]))
+    return [LinkAction(row["ui"], "relink", path, "symlink", row["sha256"], row["source"], row["version_id"])]
+
+
+def _goes_by_an_old_name(registry: Registry, path: Path) -> bool:
+    try:
+        target = path.readlink()
+    except OSError:
+        return False
+    if registry.home / "tree" not in target.parents:
+        return False
+    name = target.relative_to(registry.home).as_posix()
+    return not registry.rows("SELECT 1 FROM installed_file WHERE path = ?", (name,))
 
 
 def _forget_empty_names(registry: Registry, known: Mapping[str, Ui]) -> None:

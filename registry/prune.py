@@ -622,10 +622,18 @@ def _leftovers(registry: Registry, clock: float) -> Iterator[tuple[Path, int]]:
 
 
 def _strays(registry: Registry) -> Iterator[Path]:
-    """Names in tree/ that no row has and that show bytes of ours; files of their own there are somebody's."""
+    """Names in tree/ that no row has and that show bytes of ours; files of their own there are somebody's.
+
+    One that a UI's symlink goes by stays until `link repair` has pointed that to the new name.
+    """
     listed = {row["path"] for row in registry.rows("SELECT path FROM installed_file")}
+    in_use = set()
+    for row in registry.rows("SELECT path FROM link WHERE kind = 'symlink'"):
+        with suppress(OSError):
+            in_use.add(os.readlink(row["path"]))  # noqa: PTH115 - text, to compare
     for path in usage.tree_files(registry.home / "tree"):
-        if path.relative_to(registry.home).as_posix() not in listed and not path.name.endswith(".tmp"):
+        name = path.relative_to(registry.home).as_posix()
+        if name not in listed and str(path) not in in_use and not path.name.endswith(".tmp"):
             try:
                 if path.is_symlink() or path.stat().st_nlink > 1:
                     yield path

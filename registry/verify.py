@@ -79,7 +79,7 @@ def check(
         elif why := _misplaced(registry, row, every=every, on_bytes=on_bytes):
             problems.append(_about(row, "tree", why))
     problems = [
-        problem for problem in problems if problem.kind not in {"missing", "tree"} or _is_installed(registry, problem)
+        problem for problem in problems if problem.kind not in {"missing", "tree"} or is_installed(registry, problem)
     ]
     problems += _links(registry, versions, {problem.sha256 for problem in problems if problem.kind == "missing"})
     if versions is None:
@@ -109,7 +109,7 @@ def _about(row: Any, kind: str, why: str, path: str = "") -> Problem:
     )  # fmt: skip
 
 
-def _is_installed(registry: Registry, problem: Problem) -> bool:
+def is_installed(registry: Registry, problem: Problem) -> bool:
     """Not removed by another process since its row was read."""
     sql = "SELECT 1 FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?"
     return bool(registry.rows(sql, (problem.source, problem.version_id, problem.sha256)))

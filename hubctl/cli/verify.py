@@ -102,7 +102,10 @@ def _repair(registry: Registry, problems: list[Problem]) -> tuple[list[Problem],
         if problem.sha256 not in done and _fetch(registry, problem):
             checking.restored(registry, problem.sha256)
             done.add(problem.sha256)
-        (fixed if problem.sha256 in done else left).append(problem)
+        if problem.sha256 in done:
+            fixed.append(problem)
+        elif checking.is_installed(registry, problem):  # else another process removed the version meanwhile
+            left.append(problem)
     return fixed, left
 
 

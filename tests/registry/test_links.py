@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from registry import Manifest, Registry, beside, links, wire
+from registry import Manifest, Registry, beside, links, prune, wire
 from registry.errors import NoPermission, NotFound, UsageError
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
@@ -622,3 +623,22 @@ def test_of_two_names_of_the_same_bytes_the_first_folders_is_shown_each_time(hom
             (root / name).parent.mkdir(parents=True)
             (root / name).hardlink_to(registry.blob_path(sha))
         assert what(comfy(registry, root)) == [("present", "b.safetensors")]
+
+
+def test_a_symlink_by_a_name_a_kill_left_in_the_tree_gets_the_new_one(home: Path, tmp_path: Path) -> None:
+    with Registry.open(home) as registry:
+        sha = install(registry, b"lora")
+        comfy(registry, tmp_path / "ui", kind="symlink")
+        link = tmp_path / "ui/models/loras/thanos.safetensors"
+        old = link.readlink()
+        install(registry, b"lora", base_model="Pony")
+        old.parent.mkdir(parents=True, exist_ok=True)
+        old.hardlink_to(registry.blob_path(sha))  # as if killed before the old name was taken away
+        later = datetime.now(UTC) + timedelta(days=2)
+        assert old not in [path for path, _ in prune.look(registry, at=later).leftovers]  # a UI goes by it
+        assert what(links.repair(registry)) == [("relink", "thanos.safetensors")]
+        assert "Pony" in str(link.readlink())
+        assert old in [path for path, _ in prune.look(registry, at=later).leftovers]
+        old.unlink()
+        assert link.read_bytes() == b"lora"
+        assert links.repair(registry) == []
