@@ -6,6 +6,7 @@ export or sync can take away what no longer belongs. Files it did not put there 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -121,10 +122,18 @@ def _is_ours(target: Path, shas: Sequence[str], registry: Registry) -> bool:
     try:
         if target.is_symlink():
             return registry.home in target.readlink().parents or not target.exists()
-        spoilt = [path for sha in shas for path in (registry.home / "damaged").glob(f"{sha}.*")]
-        return any(target.samefile(path) for path in spoilt) or _is_of(target, None, shas)
+        return _is_blob(target, shas, registry) or _is_of(target, None, shas)
     except OSError:
         return False
+
+
+def _is_blob(target: Path, shas: Sequence[str], registry: Registry) -> bool:
+    """Whether it is a name of one of these blobs, or of one that was set aside since its bytes were found spoilt."""
+    for sha in shas:  # in this order: one that is being set aside is found here or there
+        with contextlib.suppress(FileNotFoundError):
+            if target.samefile(registry.blob_path(sha)):
+                return True
+    return any(target.samefile(path) for sha in shas for path in (registry.home / "damaged").glob(f"{sha}.*"))
 
 
 def _is_of(target: Path, size: int | None, shas: Sequence[str]) -> bool:

@@ -165,6 +165,17 @@ def test_a_file_of_somebodys_in_the_place_of_ours_stays(hubctl: Run, shelf: HubH
     assert placed.read_bytes() == b"my own training"
 
 
+def test_our_name_of_bytes_that_rot_on_the_disk_is_still_ours(hubctl: Run, shelf: HubHome, project: Path) -> None:
+    placed = project / "ComfyUI/models/loras/hero-71.safetensors"
+    hubctl("sync", "--yes")
+    placed.chmod(0o644)
+    with placed.open("r+b") as blob:  # one inode: the library's bytes, too
+        blob.write(b"rot!")
+    Path("hubctl.toml").write_text('[models]\n[ui]\ncomfyui = "ComfyUI"\n')
+    hubctl("sync")
+    assert not placed.exists()
+
+
 @pytest.mark.parametrize("was_placed", [False, True])
 def test_a_tree_whose_sync_was_killed_is_finished_by_the_next(
     hubctl: Run, shelf: HubHome, project: Path, was_placed: bool
