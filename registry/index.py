@@ -316,13 +316,17 @@ def batches(at: Place) -> Iterator[list[tuple[Path, str]]]:
 
 
 def refresh(db: sqlite3.Connection, at: Place, path: Path, stamp: str, *, force: bool = False) -> bool:
-    """Make the rows of one manifest agree with it; returns whether they did not."""
-    row = db.execute(
+    """Make the rows of one manifest agree with it; returns whether they did not. `stamp`: what a walk saw."""
+    rows = db.execute(
         "SELECT source, stamp FROM model_version WHERE version_id = ? AND model_id = ?",
         (int(path.stem), int(path.parent.name)),
     ).fetchall()
-    same = [r[0] for r in row if r[1] == stamp and manifests.folder_of(at.manifests, r[0]) == path.parent.parent]
+    same = [r[0] for r in rows if r[1] == stamp and manifests.folder_of(at.manifests, r[0]) == path.parent.parent]
     if same and not force and _is_placed(db, at, same[0], int(path.stem)):
+        return False
+    try:  # others may have rewritten it since the walk; within this transaction nobody does
+        stamp = stamp_of(path.stat())
+    except FileNotFoundError:
         return False
     return index_file(db, at, path, stamp)
 

@@ -317,7 +317,7 @@ class Work:
 
 def spoil(world: World, registry: Registry, number: int) -> None:
     sha = hashlib.sha256(content(number)).hexdigest()
-    (world.root / "spoilt").write_text(str(number))
+    _replace(world.root, world.root / "spoilt", str(number))
     blob = registry.blob_path(sha)
     blob.chmod(0o644)
     with blob.open("r+b") as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from stocked import manifest, put
 
-from registry import Registry
+from registry import Registry, index
 from registry.errors import KnownError, VerificationFailed
 from registry.search import Filter
 
@@ -133,6 +133,16 @@ def test_a_manifest_written_by_a_process_that_died_is_indexed_at_the_next_open(h
     with Registry.open(home) as registry:
         assert {item.version_id for item in registry.installed()} == {11}
         assert registry.has(sha)
+
+
+def test_a_manifest_rewritten_since_it_was_seen_is_indexed_as_it_is_now(home: Path) -> None:
+    with Registry.open(home) as registry:
+        put(registry, b"one")
+        (path, seen), *_ = index.walk(registry.at)
+        put(registry, b"one", model="rewritten by another process")
+        with registry.transaction() as db:
+            index.refresh(db, registry.at, path, seen)
+        assert registry.check() == []
 
 
 def test_a_manifest_nobody_can_read_costs_that_version_only(home: Path) -> None:
