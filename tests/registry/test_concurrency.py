@@ -27,7 +27,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def test_eight_processes_do_everything_at_once(tmp_path: Path, served: Served) -> None:
-    everything_at_once(tmp_path, served, seeds=range(8), steps=25)
+    everything_at_once(tmp_path, served, seeds=range(8), steps=15)
 
 
 @pytest.mark.slow
