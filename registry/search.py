@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -387,15 +387,20 @@ def candidates(
 def by_trained_name(items: Iterable[Installed], name: str) -> Located | None:
     """The file whose trainer called it so (`ss_output_name`): a WebUI takes that name in a prompt like the file's own.
 
-    The index does not know it; headers are read one after the other, as the last thing tried.
+    The index does not know it; headers are read one after the other, as the last thing tried, and each only once.
     """
     for item in items:
         for file in item.files:
             with suppress(OSError, VerificationFailed):
-                said = header.read(file.path).metadata.get("ss_output_name", "")
-                if said.casefold() == name.casefold():
+                status = file.path.stat()
+                if _trained_name(file.path, status.st_mtime_ns, status.st_size) == name.casefold():
                     return Located(file.path, "its trainer's name", item)
     return None
+
+
+@cache
+def _trained_name(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 - of a file that changed it is asked anew
+    return str(header.read(path).metadata.get("ss_output_name", "")).casefold()
 
 
 def file_for(item: Installed, hash: str | None, name: str | None, kind: str) -> InstalledFile | None:  # noqa: A002
