@@ -76,18 +76,20 @@ def _beside(path: Path) -> tuple[int, str]:
     return tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write beside, fsync, rename, fsync the folder: a reader sees the old file or the new one."""
-    handle, beside = _beside(path)
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, beside: Path | None = None) -> None:
+    """Write beside (under this name, or a new one), fsync, rename, fsync the folder: a reader sees the old file or the
+    new one."""
+    handle, name = _beside(path) if beside is None else (None, beside)
+    beside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(beside if handle is None else handle, "wb") as file:  # noqa: PTH123 - a handle, or a name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, mode)  # noqa: PTH101
-        os.replace(beside, path)  # noqa: PTH105
+        beside.chmod(mode)
+        beside.replace(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
     fsync_dir(path.parent)
 
@@ -142,6 +144,17 @@ def place(source: Path, target: Path, kinds: tuple[str, ...] = ("hardlink", "sym
         else:
             return kind
     raise NoPermission(f"`{target}` could not be linked to `{source}`", hint="try another --kind")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager

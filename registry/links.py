@@ -205,7 +205,7 @@ def _settle(registry: Registry, each: Ui) -> None:
     with registry.linking():  # whoever wrote one and is at work holds this: what is left is of the dead
         for row in registry.rows(sql, (each.name,)):
             path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
-            state = outside.state(row, blob, path)
+            state = _state(registry, row)
             with registry.transaction() as db:
                 if state == "replaced":
                     db.execute("DELETE FROM link WHERE path = ?", (row["path"],))
@@ -338,7 +338,7 @@ def _decide(registry: Registry, each: Ui, files: Sequence[File]) -> _Plan:
         if row["inode"] is not None or _state(registry, row) != "replaced"
     ]
     ours = {row["path"]: row for row in rows}
-    mine: dict[tuple[str, int, str], sqlite3.Row] = {(r["source"], r["version_id"], r["sha256"]): r for r in rows}
+    mine = {_whose(row): row for row in rows}
     taken = {row["path"].casefold(): row["sha256"] if row["kind"] != YOURS else "" for row in rows}
     kinds = {file.kind for file in files if file.kind}
     here = _Here(registry, each, found, kinds | {f for k in kinds for f in layouts.FALLBACKS.get(k, ())})
@@ -535,9 +535,15 @@ def _state(registry: Registry, row: sqlite3.Row) -> str:
     return outside.state(row, registry.blob_path(row["sha256"]), Path(row["path"]))
 
 
-def _row_now(registry: Registry, path: Path | str) -> sqlite3.Row | None:
-    """The row of a name, read again: a row read before others had their turn says nothing of the name any more."""
+def _row_now(registry: Registry, path: Path) -> sqlite3.Row | None:
     return next(iter(registry.rows("SELECT * FROM link WHERE path = ?", (str(path),))), None)
+
+
+def _again(registry: Registry, seen: sqlite3.Row) -> sqlite3.Row | None:
+    """A row as it is now, where it still shows the same file: one read before others had their turn says nothing of
+    its name any more. Within `linking`."""
+    row = _row_now(registry, Path(seen["path"]))
+    return row if row is not None and _whose(row) == _whose(seen) else None
 
 
 def _claim(db: sqlite3.Connection, each: Ui, action: LinkAction) -> str:
@@ -639,8 +645,9 @@ def _leave_replaced(registry: Registry, keys: Collection[Key], *, dry_run: bool)
         one = sql + " AND +l.source = ? AND l.version_id = ?"
         return [row for key in sorted(keys) for row in registry.rows(one, (YOURS, *key))]
 
-    if dry_run or not found():
-        return _unlink_or_pass_on(registry, found(), set(), dry_run=True)
+    rows = found()
+    if dry_run or not rows:
+        return _unlink_or_pass_on(registry, rows, set(), dry_run=True)
     with registry.linking():
         return _unlink_or_pass_on(registry, found(), set(), dry_run=False)
 
@@ -677,11 +684,11 @@ def _unlink_some(registry: Registry, rows: Sequence[sqlite3.Row], *, dry_run: bo
     known = {each.name: each for each in uis(registry)}
     away = {name for name, each in known.items() if not each.root.is_dir()}
     for seen in rows:
-        row = seen if dry_run else _row_now(registry, seen["path"])
-        if row is None or _whose(row) != _whose(seen):
+        row = seen if dry_run else _again(registry, seen)
+        if row is None:
             continue  # another process was faster
         path = Path(row["path"])
-        state = "replaced" if row["kind"] == YOURS else outside.state(row, registry.blob_path(row["sha256"]), path)
+        state = "replaced" if row["kind"] == YOURS else _state(registry, row)
         if state == "missing" and row["ui"] in away:
             continue  # on a drive that is not there: `repair` takes it out when it is back
         action = LinkAction(
@@ -756,16 +763,13 @@ def repair(
     """
     out: list[LinkAction] = []
     known = {each.name: each for each in uis(registry)}
-    installed = {
-        (row["source"], row["version_id"], row["sha256"])
-        for row in registry.rows("SELECT source, version_id, sha256 FROM installed_file")
-    }
+    installed = {_whose(row) for row in registry.rows("SELECT source, version_id, sha256 FROM installed_file")}
     rows = registry.rows("SELECT * FROM link ORDER BY path")
     orphans = []
     for row in rows:
         if row["ui"] in known and not known[row["ui"]].root.is_dir():
             continue  # told below, once
-        if (row["source"], row["version_id"], row["sha256"]) not in installed or row["ui"] not in known:
+        if _whose(row) not in installed or row["ui"] not in known:
             orphans.append(row)
         elif row["kind"] != YOURS and not dry_run:
             _give_up_replaced(registry, row)
@@ -784,12 +788,11 @@ def repair(
 
 def _give_up_replaced(registry: Registry, row: sqlite3.Row) -> None:
     """Note that a person's file is where ours was: looked at twice, the second time while nobody else is at work."""
-    path, blob = Path(row["path"]), registry.blob_path(row["sha256"])
-    if outside.state(row, blob, path) != "replaced":
+    if _state(registry, row) != "replaced":
         return
     with registry.linking():
-        again = _row_now(registry, path)
-        if again and _whose(again) == _whose(row) and blob.exists() and outside.state(again, blob, path) == "replaced":
+        again = _again(registry, row)
+        if again and registry.has(row["sha256"]) and _state(registry, again) == "replaced":
             with registry.transaction() as db:
                 db.execute("UPDATE link SET kind = ? WHERE path = ?", (YOURS, row["path"]))
 
@@ -800,11 +803,10 @@ def _point_anew(registry: Registry, row: sqlite3.Row) -> list[LinkAction]:
     if not _goes_by_an_old_name(registry, path):
         return []
     with registry.linking():
-        again = _row_now(registry, path)
         names = registry.rows(
             "SELECT path FROM installed_file WHERE source = ? AND version_id = ? AND sha256 = ?", _whose(row)
         )
-        if not (again and _whose(again) == _whose(row) and names and _goes_by_an_old_name(registry, path)):
+        if not (_again(registry, row) and names and _goes_by_an_old_name(registry, path)):
             return []
         blob, shown = registry.blob_path(row["sha256"]), registry.home / names[0]["path"]
         outside.place(blob, path, ("symlink",), shown=shown, renew=True)
@@ -835,15 +837,14 @@ def _forget_empty_names(registry: Registry, known: Mapping[str, Ui]) -> None:
             continue
         if seen["inode"] is None and seen["created_at"][:10] == today:
             continue
-        path, blob = Path(seen["path"]), registry.blob_path(seen["sha256"])
-        if outside.state(seen, blob, path) not in {"missing", "stale"}:
+        if _state(registry, seen) not in {"missing", "stale"}:
             continue
         with registry.linking():
-            row = _row_now(registry, path)
-            state = outside.state(row, blob, path) if row and _whose(row) == _whose(seen) else "ok"
+            row = _again(registry, seen)
+            state = _state(registry, row) if row else "ok"
             if state in {"missing", "stale"}:
                 if state == "stale":
-                    path.unlink(missing_ok=True)
+                    Path(seen["path"]).unlink(missing_ok=True)
                 with registry.transaction() as db:
                     db.execute("DELETE FROM link WHERE path = ?", (seen["path"],))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.errors import NoPermission
-from registry.fs import NOT_HERE, fsync_dir
+from registry.fs import NOT_HERE, fsync_dir, is_alive, write_atomic
 
 if TYPE_CHECKING:
     from registry.local import Registry
@@ -83,18 +83,7 @@ def _make(kind: str, blob: Path, path: Path, shown: Path) -> None:
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file in somebody's folder: whole, or not at all."""
     mark = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    beside = path.with_name(f"{TEMPORARY}{mark}-{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(mode)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    fsync_dir(path.parent)
+    write_atomic(path, data, mode=mode, beside=path.with_name(f"{TEMPORARY}{mark}-{os.getpid()}.tmp"))
 
 
 def fits(path: Path) -> bool:
@@ -124,20 +113,10 @@ def sweep(folder: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{TEMPORARY}*.tmp"):
             owner = path.stem.rsplit("-", 1)[-1]
-            if owner.isdigit() and not _alive(int(owner)):
+            if owner.isdigit() and not is_alive(int(owner)):
                 path.unlink(missing_ok=True)
                 gone.append(path)
     return gone
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def state(row: Mapping[str, Any] | sqlite3.Row, blob: Path, path: Path) -> str:

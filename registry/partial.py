@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from registry.errors import Busy, NoSpace, VerificationFailed
-from registry.fs import allocated, write_atomic
+from registry.fs import allocated, is_alive, write_atomic
 from registry.store import Blob, BlobStore
 
 Range = tuple[int, int]  # [start, end)
@@ -50,16 +50,6 @@ _OPEN_LOCK = threading.Lock()
 
 def host_name() -> str:
     return re.sub(r"[^0-9a-zA-Z_-]", "-", socket.gethostname())[:64] or "host"
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
