@@ -7,6 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from hubctl.errors import HubError
+from hubctl.hubs.redact import short
+
 _WRAPPED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))  # NAT64, and what came before it
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 
@@ -37,3 +40,11 @@ def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if any(address in network for network in _WRAPPED):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour
+
+
+def leads_inside(name: str, host: str) -> HubError:
+    """What is said of a public hub that sends us to a host on the user's own network."""
+    return HubError(
+        f"{name} sends us to a private address ({short(host, 80)})",
+        hint="a public hub has no business on your own network: nothing was fetched",
+    )

@@ -17,9 +17,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from hubctl.errors import HubError
-from hubctl.hubs.addresses import is_private
-from hubctl.hubs.redact import short
+from hubctl.hubs.addresses import is_private, leads_inside
 
 ENOUGH = 64 << 10  # bytes of an answer after which its pace is the reader's to judge
 Allowed = Callable[[str, str], None]  # (host, address it turned out to be); raises HubError
@@ -101,9 +99,6 @@ def refuse_private(exempt: str, name: str) -> Allowed:
 
     def allowed(host: str, address: str) -> None:
         if host.lower() != exempt and is_private(address):
-            raise HubError(
-                f"{name} sends us to a private address ({short(host, 80)})",
-                hint="a public hub has no business on your own network: nothing was fetched",
-            )
+            raise leads_inside(name, host)
 
     return allowed

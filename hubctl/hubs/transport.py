@@ -34,7 +34,7 @@ from hubctl.errors import (
     TokenRejected,
     UsageError,
 )
-from hubctl.hubs.addresses import is_private
+from hubctl.hubs.addresses import is_private, leads_inside
 from hubctl.hubs.ratelimit import CallBudget
 from hubctl.hubs.redact import guard_logging, hide, hide_link, redact, short
 from hubctl.hubs.refusals import Answer, has_edge_marks, is_login_page, is_transient, looks_like_html, refusal
@@ -295,10 +295,7 @@ class Transport:
         if urlsplit(url).scheme == "https" and parts.scheme == "http":
             raise HubError(f"{self.name} sends us from a secure address to an open one ({host})")
         if not self.lan and is_private(host):
-            raise HubError(
-                f"{self.name} sends us to a private address ({short(host, 80)})",
-                hint="a public hub has no business on your own network: nothing was fetched",
-            )
+            raise leads_inside(self.name, host)
         hide_link(target)
         logger.debug("redirected to %s", redact(target))
         return target
