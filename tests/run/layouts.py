@@ -246,3 +246,8 @@ def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | Non
 
     save_file(tensors, path, metadata=metadata)
     return path
+
+
+def tiny_sd1(folder: Path) -> Path:
+    """A miniature checkpoint of SD 1's geometry in a folder."""
+    return write(folder / "sd1.safetensors", weights(checkpoint(TINY_SD1)))

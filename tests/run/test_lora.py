@@ -23,9 +23,7 @@ R = 4
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> loader.Model:
-    path = layouts.write(
-        tmp_path_factory.mktemp("model") / "sd1.safetensors", layouts.weights(layouts.checkpoint(layouts.TINY_SD1))
-    )
+    path = layouts.tiny_sd1(tmp_path_factory.mktemp("model"))
     return loader.load(path, device=torch.device("cpu"), dtype=torch.float32)
 
 
@@ -340,8 +338,7 @@ def test_a_file_named_twice(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_hundred_applications_leave_no_trace(tmp_path: Path, dtype: torch.dtype) -> None:
-    path = layouts.write(tmp_path / "sd1.safetensors", layouts.weights(layouts.checkpoint(layouts.TINY_SD1)))
-    model = loader.load(path, device=torch.device("cpu"), dtype=dtype)
+    model = loader.load(layouts.tiny_sd1(tmp_path), device=torch.device("cpu"), dtype=dtype)
     adapters = Adapters(model)
     files = [plain(tmp_path, adapters, "a"), plain(tmp_path, adapters, "b", 0.03)]
     before = {name: tensor.clone() for name, tensor in model.unet.state_dict().items()}

@@ -18,9 +18,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> loader.Model:
-    path = layouts.write(
-        tmp_path_factory.mktemp("model") / "sd1.safetensors", layouts.weights(layouts.checkpoint(layouts.TINY_SD1))
-    )
+    path = layouts.tiny_sd1(tmp_path_factory.mktemp("model"))
     return loader.load(path, device=torch.device("cpu"), dtype=torch.float32)
 
 
